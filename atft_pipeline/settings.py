@@ -1,0 +1,180 @@
+"""Every path, default and threshold, typed and read once from the environment.
+
+Standard library only: the training process imports this module too. The API key is deliberately absent: it is read
+from the environment by the one module that sends it (`jquants/client.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date
+from pathlib import Path
+
+HORIZONS = (1, 2, 3, 5, 10, 20)
+"""Label horizons in trading days."""
+
+DELAYS = (0, 1)
+"""Days between the features' close and the entry: 0 is the research label, 1 is tradable and the default."""
+
+ANNUAL_DAYS = 245
+"""Trading days in a Tokyo year, for annualised features. Sharpe ratios use 252, as the field does."""
+
+PLANS = ("free", "light", "standard", "premium")
+
+
+class SettingError(ValueError):
+    """A setting is missing or malformed; the text names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class MarketSize:
+    """The simulated market: how many stocks, which dates, which seed, which planted signal."""
+
+    stocks: int = 200
+    start: date = date(2021, 7, 1)
+    end: date = date(2024, 6, 28)
+    seed: int = 7
+    plant: str = "demo"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What the checks demand. README, checks and CI read these numbers from here."""
+
+    min_stat_rows: int = 200_000
+    """Fewest sampled (date, code) rows behind the normalisation statistics; all training rows where there are fewer."""
+    min_stat_codes: int = 500
+    """Fewest codes behind the statistics; all codes where the universe is smaller."""
+    min_stat_date_coverage: float = 0.9
+    """Share of the training dates that the statistics must span and touch."""
+    max_saturation: float = 0.05
+    """Largest share of clipped values in any scaled feature."""
+    rows_per_date_tolerance: float = 0.05
+    """Rows per date may differ from the listed issues by this share."""
+    min_cross_section: int = 20
+    """Fewest stocks on a date for a cross-sectional statistic."""
+    too_good_feature_ic: float = 0.15
+    too_good_day_ic: float = 0.9
+    too_good_model_ic: float = 0.15
+    """A mean daily 1-day RankIC above this is a leak until proven otherwise."""
+    min_rank_ic: float = 0.02
+    min_ic: float = 0.015
+    min_sharpe: float = 0.0
+    min_standard_errors: float = 2.0
+    """A metric must exceed its threshold's sign by this many standard errors: it must be signal, not luck."""
+    min_score_std: float = 1e-4
+    min_unique_ratio: float = 0.9
+    min_gradient_norm: float = 1e-6
+
+
+def default_data_dir() -> Path:
+    return Path(__file__).resolve().parent.parent / "data"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's settings. `Settings.from_env()` is the only reader of the environment."""
+
+    market: str = "simulated"
+    """`simulated`: a loopback exchange is started on demand. `jquants`: the service at `base_url`, with your key."""
+    base_url: str = ""
+    data_dir: Path = field(default_factory=default_data_dir)
+    plan: str = "standard"
+    start: date = date(2021, 7, 1)
+    end: date | None = date(2024, 6, 28)
+    """Last date to build; None means up to today (Tokyo)."""
+    requests_per_minute: int | None = None
+    """None: the plan's own limit."""
+    size: MarketSize = field(default_factory=MarketSize)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    training_preset: str = "demo"
+
+    @property
+    def lake(self) -> Path:
+        """Root of everything built from this market; simulated and real data never share a folder."""
+        return self.data_dir / self.market
+
+    @property
+    def market_dir(self) -> Path:
+        """The simulated market's own folder: the tables that the exchange serves, and the oracle."""
+        return self.data_dir / self.market / "market"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `env` (default: the process environment). Raises `SettingError` with the remedy."""
+        env = os.environ if env is None else env
+        simulated = not env.get("JQUANTS_API_KEY") and not env.get("JQUANTS_BASE_URL")
+        market = env.get("ATFT_MARKET", "simulated" if simulated else "jquants")
+        if market not in ("simulated", "jquants"):
+            raise SettingError(f"ATFT_MARKET is {market!r}; use 'simulated' or 'jquants'")
+        if market == "jquants" and not env.get("JQUANTS_API_KEY"):
+            raise SettingError("ATFT_MARKET=jquants needs JQUANTS_API_KEY in the environment")
+        size = MarketSize(
+            stocks=_int(env, "ATFT_SIM_STOCKS", MarketSize.stocks),
+            start=_date(env, "ATFT_SIM_START", MarketSize.start),
+            end=_date(env, "ATFT_SIM_END", MarketSize.end),
+            seed=_int(env, "ATFT_SIM_SEED", MarketSize.seed),
+            plant=env.get("ATFT_SIM_PLANT", MarketSize.plant),
+        )
+        plan = env.get("JQUANTS_PLAN", "") or "standard"
+        if plan not in PLANS:
+            raise SettingError(f"JQUANTS_PLAN is {plan!r}; use one of {', '.join(PLANS)}")
+        if market == "simulated":
+            start, end = size.start, size.end
+        else:
+            start, end = _date(env, "ATFT_START", date(2017, 1, 4)), None
+        if "ATFT_END" in env:
+            end = _date(env, "ATFT_END", size.end)
+        if end is not None and start >= end:
+            raise SettingError(f"the first date {start} is not before the last date {end}")
+        limit = _int(env, "JQUANTS_REQUESTS_PER_MINUTE", 0)
+        data_dir = env.get("ATFT_DATA_DIR", "")
+        return cls(
+            market=market,
+            base_url=env.get("JQUANTS_BASE_URL", ""),
+            data_dir=Path(data_dir).resolve() if data_dir else default_data_dir(),
+            plan=plan,
+            start=start,
+            end=end,
+            requests_per_minute=limit or None,
+            size=size,
+            thresholds=_thresholds(env),
+            training_preset=env.get("ATFT_TRAINING_PRESET", "demo" if market == "simulated" else "small"),
+        )
+
+
+def _int(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, "")
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingError(f"{name} is {text!r}; it must be a whole number") from None
+
+
+def _date(env: Mapping[str, str], name: str, default: date) -> date:
+    text = env.get(name, "")
+    if not text:
+        return default
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise SettingError(f"{name} is {text!r}; write a date as YYYY-MM-DD") from None
+
+
+def _thresholds(env: Mapping[str, str]) -> Thresholds:
+    """Any threshold can be overridden as ATFT_CHECK_<NAME>, e.g. ATFT_CHECK_MIN_RANK_IC=0.01."""
+    given: dict[str, float] = {}
+    known = {f"ATFT_CHECK_{f.name.upper()}": f for f in fields(Thresholds)}
+    for name in (n for n in env if n.startswith("ATFT_CHECK_")):
+        if name not in known:
+            raise SettingError(f"{name} is not a threshold; known: {', '.join(sorted(known))}")
+        try:
+            number = float(env[name])
+        except ValueError:
+            raise SettingError(f"{name} is {env[name]!r}; it must be a number") from None
+        given[known[name].name] = int(number) if known[name].type == "int" else number
+    return Thresholds(**given)  # type: ignore[arg-type]

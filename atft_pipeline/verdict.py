@@ -1,0 +1,30 @@
+"""The shape of a check's answer, the same in every room: what was seen, what was wanted, and a sentence for people.
+
+The Dagster layer turns a `Verdict` into an asset check result; a writer that must refuse calls `Verdict.require`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class ContractBroken(Exception):
+    """A rule that the data must obey does not hold; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One judged rule. `got` and `want` are numbers, so that a UI can draw their history."""
+
+    passed: bool
+    got: float
+    want: float
+    message: str
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    def require(self) -> Verdict:
+        """Return self, or raise `ContractBroken` with the message."""
+        if not self.passed:
+            raise ContractBroken(self.message)
+        return self
