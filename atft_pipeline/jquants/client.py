@@ -1,0 +1,286 @@
+"""The official client with one choke point: pacing, retries, validation and readable errors for every request.
+
+`ClientV2` sends every request through `_get`; overriding it (and the session, which would otherwise re-send refused
+requests at once) gives all getters the same behaviour on https:// and on loopback.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import json
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import requests
+from jquantsapi import ClientV2
+from requests.adapters import HTTPAdapter
+
+from atft_pipeline.jquants.errors import NOTHING_STORED, ExchangeError, describe, failure, scrub
+from atft_pipeline.jquants.limiter import Limiter, plan_windows
+from atft_pipeline.jquants.plans import FINS_PER_MINUTE, Plan, get_plan
+
+OFFICIAL_URL = ClientV2.JQUANTS_API_BASE
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a failing request is tried. Waits double from the first one; 429 waits add up to more than the
+    service's five-minute lockout."""
+
+    attempts: int = 7
+    first_wait: float = 0.5
+    first_wait_limited: float = 5.0
+    longest_wait: float = 330.0
+    pages: int = 100
+    """Most pages of one answer: a full-market day takes 2 to 10."""
+
+    def wait(self, attempt: int, status: int, retry_after: float | None) -> float:
+        """Seconds before attempt `attempt` + 1; at least what the server asked for, plus up to 25 % jitter."""
+        first = self.first_wait_limited if status == 429 else self.first_wait
+        planned: float = max(first * 2 ** (attempt - 1), retry_after or 0.0)
+        return min(planned, self.longest_wait) * random.uniform(1.0, 1.25)
+
+
+class Page(requests.Response):
+    """A checked answer. It holds the parsed body only: no headers, hence no API key."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__()
+        self.status_code = 200
+        self._body = body
+
+    def json(self, **kwargs: Any) -> dict[str, Any]:
+        return self._body
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why one attempt gave no page. `status` 0: no usable HTTP answer."""
+
+    status: int
+    message: str
+    retry: bool
+    retry_after: float | None = None
+
+
+class Client(ClientV2):
+    """`jquantsapi.ClientV2`, paced, patient and checked. Every failure is an `ExchangeError`. Thread-safe.
+
+    `requests_sent` counts the calling thread's HTTP requests, retries included.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        plan: Plan,
+        limiter: Limiter,
+        *,
+        origin: str = "",
+        patience: Patience | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(api_key=api_key)
+        self.JQUANTS_API_BASE = base_url.rstrip("/")
+        self.plan = plan
+        self.origin = origin
+        self._limiter = limiter
+        self._patience = patience or Patience()
+        self._sleep = sleep
+        self._opening = threading.Lock()
+        self._mine = threading.local()
+
+    def __repr__(self) -> str:
+        return f"Client({self.JQUANTS_API_BASE}, plan={self.plan.name})"
+
+    @property
+    def requests_sent(self) -> int:
+        return getattr(self._mine, "sent", 0)
+
+    def _load_config(self) -> dict[str, str]:
+        # The key is always given: no configuration file of the machine takes part, broken or not.
+        return {}
+
+    def _request_session(
+        self, status_forcelist: list[int] | None = None, allowed_methods: list[str] | None = None
+    ) -> requests.Session:
+        """The one session, without urllib3's own retries: on https they re-send a 429 three times at once."""
+        with self._opening:
+            if self._session is None:
+                session = requests.Session()
+                adapter = HTTPAdapter(pool_maxsize=self.MAX_WORKERS + 10, max_retries=0)
+                session.mount("https://", adapter)
+                session.mount("http://", adapter)
+                session.max_redirects = 0  # a redirect would carry the key to another host
+                session.trust_env = not _is_loopback(self.JQUANTS_API_BASE)  # no proxy between us and ourselves
+                self._session = session
+            return self._session
+
+    def _get(self, url: str, params: dict[str, Any] | None = None) -> requests.Response:
+        """One page, paced, checked and retried. Raises `ExchangeError` after the last attempt, or at once on a 4xx."""
+        endpoint = url.removeprefix(self.JQUANTS_API_BASE)
+        query = dict(params or {})
+        asked = describe(query)
+        for attempt in range(1, self._patience.attempts + 1):
+            self._limiter.acquire(endpoint)
+            self._mine.sent = self.requests_sent + 1
+            answer = self._attempt(url, endpoint, query)
+            if isinstance(answer, dict):
+                self._guard_pages(endpoint, query, answer)
+                return Page(answer)
+            last = attempt == self._patience.attempts
+            if last or not answer.retry:
+                raise failure(endpoint, asked, answer.status, answer.message, attempt)
+            wait = self._patience.wait(attempt, answer.status, answer.retry_after)
+            log.warning("%s %s: %s; trying again in %.1f s", endpoint, asked, answer.message, wait)
+            if answer.status == 429:
+                self._limiter.pause(wait)
+            self._sleep(wait)
+        raise AssertionError("the loop returns or raises")
+
+    def _attempt(self, url: str, endpoint: str, query: dict[str, Any]) -> dict[str, Any] | Refusal:
+        """Send once. Exceptions end here, as they hold the request and with it the key."""
+        try:
+            response = super()._get(url, params=query)
+        except requests.HTTPError as error:
+            return self._refused(error)
+        except requests.TooManyRedirects:
+            return Refusal(0, "the server redirects; the key is sent to the configured host only", retry=False)
+        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as error:
+            return Refusal(0, scrub(str(error), self._api_key), retry=False)
+        except requests.RequestException as error:
+            return Refusal(0, f"{type(error).__name__}: {scrub(str(error), self._api_key)}", retry=True)
+        try:
+            return self._validated(response, endpoint)
+        except ValueError as error:
+            return Refusal(0, f"malformed body: {scrub(str(error), self._api_key)}", retry=True)
+
+    def _refused(self, error: requests.HTTPError) -> Refusal:
+        response = error.response
+        status = response.status_code
+        try:
+            body = response.json()
+            message = str(body.get("message", body)) if isinstance(body, dict) else str(body)
+        except ValueError:
+            message = response.text
+        return Refusal(
+            status,
+            scrub(message, self._api_key) or "no message",
+            retry=status == 429 or status >= 500,
+            retry_after=_retry_after(response.headers.get("Retry-After", "")),
+        )
+
+    @staticmethod
+    def _validated(response: requests.Response, endpoint: str) -> dict[str, Any]:
+        """The body as an object with a list of rows; raises `ValueError` with what is wrong.
+
+        Without this, the official client reads `{}` or `{"data": null}` as an empty table.
+        """
+        if response.status_code != 200:
+            raise ValueError(f"status {response.status_code} where 200 was expected")
+        body = json.loads(response.content)
+        if not isinstance(body, dict):
+            raise ValueError(f"a JSON {type(body).__name__} where an object was expected")
+        if endpoint == "/bulk/get":
+            return body
+        rows = body.get("data")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("'data' is not a list of objects")
+        key = body.get("pagination_key")
+        if key is not None and not isinstance(key, str):
+            raise ValueError("'pagination_key' is not text")
+        return body
+
+    def _guard_pages(self, endpoint: str, query: dict[str, Any], body: dict[str, Any]) -> None:
+        """End an answer that never ends. A query without a continuation key starts a new answer in this thread."""
+        if "pagination_key" not in query:
+            self._mine.pages = set()
+        key = body.get("pagination_key")
+        if not key:
+            return
+        seen: set[str] = self._mine.pages
+        if key in seen:
+            problem = f"page {len(seen) + 1} repeats an earlier pagination_key"
+        elif len(seen) + 1 >= self._patience.pages:
+            problem = f"more than {self._patience.pages} pages"
+        else:
+            seen.add(key)
+            return
+        asked = describe(query)
+        raise ExchangeError(
+            f"{endpoint} {asked}: endless pagination, {problem}; the server is at fault: run the same command again "
+            f"later, and report it to the provider if it stays; {NOTHING_STORED}",
+            endpoint=endpoint,
+            request=asked,
+            status=200,
+        )
+
+
+def connect(
+    base_url: str,
+    api_key: str,
+    plan: str,
+    requests_per_minute: int | None = None,
+    *,
+    limits_file: Path | None = None,
+    origin: str = "",
+    patience: Patience | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Client:
+    """A client for `base_url` (empty: the official service).
+
+    `api_key` empty: read `JQUANTS_API_KEY`. `requests_per_minute` None: the plan's limit; a number above it says that
+    the server is not the public one, so the statement endpoints' own cap is lifted too. `limits_file`: processes that
+    name the same file share one limit; None paces this process alone. `origin` names the market behind the server
+    (default: its host); months stored from another origin are fetched anew.
+    """
+    base_url = base_url or OFFICIAL_URL
+    chosen = get_plan(plan)
+    key = api_key or os.environ.get("JQUANTS_API_KEY", "")
+    if not key:
+        raise ExchangeError("no API key: set JQUANTS_API_KEY (J-Quants dashboard, API keys)")
+    per_minute = requests_per_minute or chosen.requests_per_minute
+    fins = per_minute if per_minute > chosen.requests_per_minute else min(per_minute, FINS_PER_MINUTE)
+    return Client(
+        base_url,
+        key,
+        chosen,
+        Limiter(plan_windows(per_minute, fins), limits_file, sleep=sleep),
+        origin=origin or (urlparse(base_url).hostname or base_url),
+        patience=patience,
+        sleep=sleep,
+    )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlparse(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds from a Retry-After header, which holds seconds or an HTTP date; None when absent or unreadable."""
+    text = text.strip()
+    if not text:
+        return None
+    if text.replace(".", "", 1).isdigit():
+        return float(text)
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,134 @@
+"""Request pacing: sliding windows that every thread, and every process of a run, shares.
+
+State is a few numbers in a memory-mapped file beside the lake (or in memory when no file is given): for each window a
+ring of the latest request times, and one time before which nobody may send. Processes take turns with flock, threads
+with a lock, so a run of several step processes keeps to one limit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MARGIN = 1.02
+"""Windows are kept 2 % longer than the service's own: it counts at arrival, we count at sending."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """At most `limit` requests in any `seconds`; counts only endpoints that start with `endpoint`."""
+
+    limit: int
+    seconds: float = 60.0
+    endpoint: str = ""
+
+
+def plan_windows(per_minute: int, fins_per_minute: int) -> tuple[Window, ...]:
+    """The windows of a plan: its limit per minute, a sixth of it in ten seconds (bursts trigger the service's
+    five-minute lockout), and the separate caps of the statement endpoints."""
+    return (
+        Window(per_minute),
+        Window(math.ceil(per_minute / 6), 10.0),
+        Window(fins_per_minute, endpoint="/fins/summary"),
+        Window(fins_per_minute, endpoint="/fins/details"),
+    )
+
+
+class Limiter:
+    """Blocks until a request may be sent. `clock` must agree between processes, hence wall time."""
+
+    def __init__(
+        self,
+        windows: Sequence[Window],
+        file: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._windows = tuple(windows)
+        self._clock = clock
+        self._sleep = sleep
+        self._threads = threading.Lock()
+        offsets = [1]
+        for window in self._windows:
+            offsets.append(offsets[-1] + 1 + window.limit)
+        self._offsets = offsets[:-1]
+        self._handle, self._cells = self._open(file, offsets[-1])
+
+    def acquire(self, endpoint: str = "") -> None:
+        """Wait for a free slot in every window that counts `endpoint`, and take it."""
+        while True:
+            with self._exclusive():
+                wait = self._take(endpoint)
+            if wait <= 0:
+                return
+            self._sleep(wait)
+
+    def pause(self, seconds: float) -> None:
+        """Nobody sends for `seconds`: the service said that we were too fast, whichever thread heard it."""
+        with self._exclusive():
+            self._cells[0] = max(self._cells[0], self._clock() + seconds)
+
+    def close(self) -> None:
+        """Release the shared file."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _take(self, endpoint: str) -> float:
+        """Record one request now and return 0, or return the seconds until it is worth asking again."""
+        now = self._clock()
+        counting = [
+            (window, offset)
+            for window, offset in zip(self._windows, self._offsets, strict=True)
+            if endpoint.startswith(window.endpoint)
+        ]
+        wait = self._bounded(self._cells[0] - now, 600.0)
+        for window, offset in counting:
+            oldest = self._cells[offset + 1 + int(self._cells[offset])]
+            span = window.seconds * MARGIN
+            if oldest:  # zero: this slot was never used
+                wait = max(wait, self._bounded(oldest + span - now, span))
+        if wait > 0:
+            return wait
+        for window, offset in counting:
+            position = int(self._cells[offset])
+            self._cells[offset + 1 + position] = now
+            self._cells[offset] = float((position + 1) % window.limit)
+        return 0.0
+
+    @staticmethod
+    def _bounded(wait: float, longest: float) -> float:
+        # A wall clock that was set back must not block for hours.
+        return wait if wait <= longest else 0.0
+
+    def _open(self, file: Path | None, cells: int) -> tuple[int | None, memoryview]:
+        if file is None:
+            return None, memoryview(bytearray(8 * cells)).cast("d")
+        shape = "-".join(f"{window.limit}" for window in self._windows)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Another limit is another layout, hence another file.
+        handle = os.open(file.with_name(f"{file.name}.{shape}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(handle).st_size < 8 * cells:
+            os.ftruncate(handle, 8 * cells)
+        return handle, memoryview(mmap.mmap(handle, 8 * cells)).cast("d")
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._threads:
+            if self._handle is None:
+                yield
+                return
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._handle, fcntl.LOCK_UN)
