@@ -1,0 +1,144 @@
+"""ATFT-GAT-FAN: adaptive normalisation, variable selection, temporal fusion, graph attention, fusion, heads.
+
+The public face of the model: training and inference use `ModelConfig`, `Block`, `Output` and `ATFTGATFAN` from here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from atft_pipeline.model.block import Block, Forecast, Output
+from atft_pipeline.model.config import ModelConfig
+from atft_pipeline.model.forecasters import ReturnForecasters
+from atft_pipeline.model.fusion import Fusion
+from atft_pipeline.model.graph_attention import GraphAttention
+from atft_pipeline.model.heads import Heads
+from atft_pipeline.model.norm import AdaptiveNorm
+from atft_pipeline.model.temporal import StaticContext, Temporal
+from atft_pipeline.model.variable_selection import VariableSelection
+
+__all__ = ["ATFTGATFAN", "Block", "Forecast", "ModelConfig", "Output"]
+
+
+class ATFTGATFAN(nn.Module):
+    """Scores for the (day, stock) pairs of a block.
+
+    Variable selection is a map of one row, so it is computed once per row and shared by all windows. What adaptive
+    normalisation changes, the values of the spectral features, depends on the window and is computed per window.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.adaptive_norm = AdaptiveNorm(len(c.spectral), c.fan_k, c.fan_includes_dc, c.san_period)
+        self.forecasters = ReturnForecasters(c)
+        self.selection = VariableSelection(c.n_features, c.spectral, c.value_width, c.hidden, c.dropout, c.row_chunk)
+        self.static = StaticContext(c.sectors, c.hidden)
+        self.temporal = Temporal(c.hidden, c.lstm_layers, c.attention_heads, c.dropout)
+        self.graph = GraphAttention(c.hidden, c.gat_heads, c.edge_dim, c.dropout, c.edge_dropout)
+        self.fusion = Fusion(c.hidden)
+        self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)
+        self.uses_adaptive_norm = False
+        self.uses_graph = False
+
+    def set_switches(self, *, adaptive_norm: bool, graph: bool) -> None:
+        """Turn block A (FAN, SAN and their forecasters) and block E (graph attention) on or off."""
+        self.uses_adaptive_norm, self.uses_graph = adaptive_norm, graph
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Every parameter exactly once, by the names of the phase table.
+
+        `graph` holds the fusion's graph columns and gamma too: they learn when the graph is on, and only then.
+        """
+        slot = [self.fusion.weight_g, self.fusion.gamma]
+        return {
+            "forecasters": list(self.forecasters.parameters()),
+            "gates": list(self.adaptive_norm.parameters()),
+            "selection": list(self.selection.parameters()),
+            "static": list(self.static.parameters()),
+            "temporal": list(self.temporal.parameters()),
+            "graph": [*self.graph.parameters(), *slot],
+            "fusion": [p for p in self.fusion.parameters() if all(p is not s for s in slot)],
+            "heads": list(self.heads.parameters()),
+        }
+
+    def forward(self, block: Block) -> Output:
+        """Encode the rows once, every window from them, then the graph, the fusion and the heads."""
+        self._check(block)
+        y = self._encode(block)  # [m, hidden]
+        has_graph = self.uses_graph and block.edge_index.shape[1] > 0
+        g = self.graph(y, block.edge_index, block.edge_attr) if has_graph else None
+        c, diagnostics = self.fusion(y, g)
+        score, quantiles = self.heads(c)  # [m, H], [m, H, Q]
+        diagnostics["edges"] = torch.tensor(float(block.edge_index.shape[1] if has_graph else 0))
+        return Output(score, quantiles, self.forecast(block), diagnostics)
+
+    def forecast(self, block: Block) -> Forecast:
+        """The forecasters alone (all that their own training stage needs); neutral while block A is off."""
+        if not self.uses_adaptive_norm:
+            neutral = block.x.new_zeros(block.pairs.shape[0], len(self.config.horizons), dtype=torch.float32)
+            return Forecast(main=neutral, mean=neutral, scale=torch.ones_like(neutral))
+        returns = block.x[..., self.config.return_channel].flatten()
+        return self.forecasters(returns[self._window_rows(block)].t())
+
+    def auxiliary_loss(self, output: Output | Forecast, y_std: Tensor, mask: Tensor) -> Tensor:
+        """L_FAN + L_SAN of the forecasters against the per-date standardised returns y_std [m, H], mask [m, H]."""
+        forecast = output.forecast if isinstance(output, Output) else output
+        return self.forecasters.loss(forecast, y_std, mask)
+
+    def _check(self, block: Block) -> None:
+        c = self.config
+        rows, stocks, width = block.x.shape
+        if width != c.n_features:
+            raise ValueError(f"the model was built for {c.n_features} features, the block has {width}")
+        if rows < c.sequence_length:
+            raise ValueError(f"a block of {rows} rows is shorter than the window of {c.sequence_length}")
+        if block.observed.shape != (rows, stocks):
+            raise ValueError(f"observed is {tuple(block.observed.shape)}, the block's rows are {(rows, stocks)}")
+        if block.sector.shape != block.pairs.shape[:1]:
+            raise ValueError(f"sector is {tuple(block.sector.shape)}; give one id per pair ({block.pairs.shape[0]})")
+
+    def _window_rows(self, block: Block) -> Tensor:
+        """[T, m]: for every pair the rows of its window, oldest first, in the block flattened to [S * n]."""
+        day, stock = block.pairs[:, 0], block.pairs[:, 1]
+        steps = torch.arange(self.config.sequence_length, device=block.pairs.device)
+        return (day + steps[:, None]) * block.x.shape[1] + stock
+
+    def _encode(self, block: Block) -> Tensor:
+        """Every pair's window as one vector [m, hidden]."""
+        x = block.x.flatten(0, 1).float()  # [S n, F]
+        plain, weights = self.selection.row_sums(x)
+        own = x[:, self.selection.spectral]
+        # Shut gates make the windows share these values too. A training step still goes the long way: the gates
+        # need their gradient.
+        if not self.uses_adaptive_norm or (not torch.is_grad_enabled() and self.adaptive_norm.closed()):
+            shared: tuple[Tensor, ...] = (self.selection.codes(plain, weights, own),)
+        else:
+            shared = (plain, weights, own)
+        observed = block.observed.flatten()
+        rows, size = self._window_rows(block), self.config.pair_chunk or block.pairs.shape[0]
+        parts = []
+        for start in range(0, block.pairs.shape[0], max(size, 1)):
+            piece = (rows[:, start : start + size], block.sector[start : start + size], observed, *shared)
+            if torch.is_grad_enabled() and self.config.pair_chunk:
+                parts.append(checkpoint(self._encode_windows, *piece, use_reentrant=False))
+            else:
+                parts.append(self._encode_windows(*piece))
+        return torch.cat(parts)
+
+    def _encode_windows(self, rows: Tensor, sector: Tensor, observed: Tensor, *shared: Tensor) -> Tensor:
+        """rows [T, m] -> [m, hidden], from finished row codes or from the three parts that windows complete."""
+        if len(shared) == 1:
+            codes = F.embedding(rows, shared[0])  # [T, m, hidden]
+        else:
+            plain, weights, own = shared
+            normalised = self.adaptive_norm(own[rows.t()].transpose(1, 2))  # [m, channels, T]
+            codes = self.selection.codes(
+                F.embedding(rows.flatten(), plain),
+                F.embedding(rows.flatten(), weights),
+                normalised.permute(2, 0, 1).flatten(0, 1),
+            ).unflatten(0, rows.shape)
+        return self.temporal(codes + self.static(sector), observed[rows])

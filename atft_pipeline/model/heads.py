@@ -1,0 +1,38 @@
+"""One small head per horizon on a shared layer: a point score, and quantiles that cannot cross."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Heads(nn.Module):
+    """[m, hidden] -> score [m, H] and quantiles [m, H, Q]."""
+
+    def __init__(self, hidden: int, horizons: int, quantiles: int, dropout: float) -> None:
+        super().__init__()
+        half = hidden // 2
+        self.shared = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, half), nn.GELU(), nn.LayerNorm(half))
+        self.per_horizon = nn.ModuleList(
+            nn.Sequential(nn.Linear(half, half), nn.GELU(), nn.Dropout(dropout), nn.Linear(half, 1 + quantiles))
+            for _ in range(horizons)
+        )
+        for head in self.per_horizon:
+            nn.init.normal_(head[-1].weight, std=0.02)
+            nn.init.zeros_(head[-1].bias)
+
+    def forward(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """c [m, hidden] -> (score, quantiles), in float32."""
+        shared = self.shared(c)
+        raw = torch.stack([head(shared) for head in self.per_horizon], 1).float()  # [m, H, 1 + Q]
+        return raw[..., 0], ordered_quantiles(raw[..., 1:])
+
+
+def ordered_quantiles(raw: Tensor) -> Tensor:
+    """The middle output is the median; the others add positive steps outwards. [..., Q] -> [..., Q], rising."""
+    middle = raw.shape[-1] // 2
+    median = raw[..., middle : middle + 1]
+    below = F.softplus(raw[..., :middle]).flip(-1).cumsum(-1).flip(-1)
+    above = F.softplus(raw[..., middle + 1 :]).cumsum(-1)
+    return torch.cat([median - below, median, median + above], -1)
