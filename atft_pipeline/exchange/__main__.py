@@ -1,0 +1,136 @@
+"""Command line of the simulated exchange: `python -m atft_pipeline.exchange generate|serve`."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+from atft_pipeline.exchange.faults import FaultSyntaxError, parse_fault
+from atft_pipeline.exchange.plans import PLANS
+from atft_pipeline.exchange.process import KEY_VARIABLE, PARENT_VARIABLE, READY, ensure_market, read_market
+from atft_pipeline.exchange.server import PREFIX, bind, create_app, make_server
+from atft_pipeline.exchange.tables import MarketError
+from atft_pipeline.settings import MarketSize, default_data_dir
+
+_SET_PARENT_DEATH_SIGNAL = 1
+_PARENT_POLL_SECONDS = 0.5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return _generate(options) if options.command == "generate" else _serve(options)
+    except (MarketError, FaultSyntaxError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m atft_pipeline.exchange", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    generate = commands.add_parser("generate", help="write the simulated market")
+    serve = commands.add_parser("serve", help="serve it as J-Quants API v2, generating it first if it is absent")
+    default_market = default_data_dir() / "simulated" / "market"
+    generate.add_argument("--out", type=Path, default=default_market, help="market folder (default: %(default)s)")
+    serve.add_argument("--market", type=Path, default=default_market, help="market folder (default: %(default)s)")
+    for command in (generate, serve):
+        command.add_argument("--stocks", type=int, help=f"issues (default: {MarketSize.stocks})")
+        command.add_argument("--start", type=date.fromisoformat, help=f"first date (default: {MarketSize.start})")
+        command.add_argument("--end", type=date.fromisoformat, help=f"last date (default: {MarketSize.end})")
+        command.add_argument("--seed", type=int, help=f"random seed (default: {MarketSize.seed})")
+        command.add_argument("--plant", help=f"planted signal (default: {MarketSize.plant})")
+    serve.add_argument("--plan", choices=sorted(PLANS), default="standard")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, loopback only)")
+    serve.add_argument("--port", type=int, default=8765, help="0 takes a free port (default: %(default)s)")
+    serve.add_argument("--page-rows", type=int, default=1500, help="rows per page (default: %(default)s)")
+    serve.add_argument("--requests-per-minute", type=int, help="instead of the plan's own limit")
+    serve.add_argument("--fault", action="append", default=[], metavar="KIND:TABLE[:OPTION=VALUE...]")
+    serve.add_argument("--access-log", action="store_true", help="one line per request, without headers")
+    return parser
+
+
+def _given_size(options: argparse.Namespace) -> dict[str, int | date | str]:
+    names = ("stocks", "start", "end", "seed", "plant")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _generate(options: argparse.Namespace) -> int:
+    ensure_market(MarketSize(**_given_size(options)), options.out)  # type: ignore[arg-type]
+    print(f"market at {options.out}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    _die_with_parent(int(os.environ.get(PARENT_VARIABLE, "0")))
+    faults = [parse_fault(text) for text in options.fault]
+    given = _given_size(options)
+    present = read_market(options.market)
+    if present is None:
+        ensure_market(MarketSize(**given), options.market)  # type: ignore[arg-type]
+    elif any(str(present[name]) != str(value) for name, value in given.items()):
+        raise MarketError(
+            f"{options.market} holds another market ({', '.join(f'{name} {present[name]}' for name in given)}); "
+            "run `generate` first or name another folder with --market"
+        )
+    key, key_file = _api_key()
+    try:
+        app = create_app(
+            options.market,
+            plan=options.plan,
+            api_keys={key},
+            faults=faults,
+            requests_per_minute=options.requests_per_minute,
+            page_rows=options.page_rows,
+        )
+        listener = bind(options.host, options.port)
+        if key_file:
+            print(f"the API key is in {key_file}")
+        print(f"{READY}http://{options.host}:{listener.getsockname()[1]}{PREFIX}", flush=True)
+        make_server(app, access_log=options.access_log).run(sockets=[listener])
+    finally:
+        if key_file:
+            key_file.unlink(missing_ok=True)
+    return 0
+
+
+def _api_key() -> tuple[str, Path | None]:
+    """The key from the environment, or a random one and the file (readable by its owner only) that holds it."""
+    key = os.environ.pop(KEY_VARIABLE, "")
+    if key:
+        return key, None
+    key = secrets.token_urlsafe(24)
+    descriptor, name = tempfile.mkstemp(prefix="atft-exchange-key-")  # created with mode 0600
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key)
+    return key, Path(name)
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process when process `parent` ends, even by SIGKILL; 0 is nobody."""
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    else:
+        threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before the line above took hold
+        os._exit(1)
+
+
+def _exit_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

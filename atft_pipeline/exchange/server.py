@@ -1,0 +1,299 @@
+"""The J-Quants v2 server over a market folder: who may ask, which page answers, and what was asked.
+
+`create_app` builds the ASGI application, `bind` and `serve` run it. Parameter rules are in `tables.py`, plans and
+rates in `plans.py`, faults in `faults.py`. The API key arrives in a header and is never logged or counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from atft_pipeline.exchange import replies
+from atft_pipeline.exchange.faults import Fault, FaultBoard, FaultSyntaxError, distort_answer, distort_page
+from atft_pipeline.exchange.pagination import Continuation, Page
+from atft_pipeline.exchange.plans import PLANS, Plan, RateEmulator
+from atft_pipeline.exchange.tables import (
+    ENDPOINTS,
+    BadRequest,
+    Endpoint,
+    MarketError,
+    Query,
+    ServedTable,
+    load_tables,
+    parse_query,
+)
+
+PREFIX = "/v2"
+REQUESTS_PATH = "/_exchange/requests"
+_KEPT_REQUESTS = 100_000
+_MESSAGES = {
+    429: "Rate limit exceeded. Please try again later.",
+    500: "Unexpected error. Please try again later.",
+    503: "Service unavailable. Please try again later.",
+}
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """One request under /v2, as the server saw and answered it. `table` is empty for an unknown path."""
+
+    table: str
+    path: str
+    params: dict[str, str]
+    page: int
+    status: int
+
+    @property
+    def date(self) -> str:
+        """The `date` parameter, else `from..to`, else empty."""
+        if "from" in self.params or "to" in self.params:
+            return self.params.get("date") or f"{self.params.get('from', '')}..{self.params.get('to', '')}"
+        return self.params.get("date", "")
+
+
+class Exchange:
+    """The state behind the application. Tests in the same process read `requests` and replace `faults`."""
+
+    def __init__(
+        self,
+        market_dir: Path,
+        plan: Plan,
+        api_keys: set[str],
+        faults: Sequence[Fault],
+        rates: RateEmulator,
+        page_rows: int,
+    ) -> None:
+        about = (market_dir / "market.json").read_bytes()
+        self.today = date.fromisoformat(json.loads(about)["end"])
+        self.plan = plan
+        self.window = plan.window(self.today)
+        self.tables = load_tables(market_dir, plan)
+        self.page_rows = page_rows
+        self.requests: deque[RequestRecord] = deque(maxlen=_KEPT_REQUESTS)
+        self.rates = rates
+        self.faults = FaultBoard()
+        self.set_faults(faults)
+        self._keys = [key.encode() for key in api_keys]
+        self._continuation = Continuation(hashlib.sha256(about).digest())
+        self._endless = 0
+
+    def set_faults(self, faults: Sequence[Fault]) -> None:
+        """Replace the faults in force. Raises `FaultSyntaxError` for a column that the table does not have."""
+        for fault in faults:
+            served = self.tables.get(fault.table)
+            names_column = fault.kind in ("drop_column", "retype") and fault.column is not None
+            if served and names_column and fault.column not in served.frame.columns:
+                raise FaultSyntaxError(f"fault {fault}: {fault.table} has no column {fault.column}")
+        self.faults.replace(faults)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer any request under /v2 and record it."""
+        prefix, _, path = request.url.path.partition(PREFIX)
+        endpoint = None if prefix else ENDPOINTS.get(path)
+        params = dict(request.query_params)
+        page = self._continuation.page(path, params)
+        response = await self._respond(request, endpoint, params, page)
+        table = endpoint.table if endpoint else ""
+        number = page.number if page else 0
+        shown = {name: text for name, text in params.items() if name != "pagination_key"}
+        self.requests.append(RequestRecord(table, path, shown, number, response.status_code))
+        return response
+
+    async def _respond(
+        self, request: Request, endpoint: Endpoint | None, params: Mapping[str, str], page: Page | None
+    ) -> Response:
+        key = request.headers.get("x-api-key", "")
+        refusal = self._refusal(key, endpoint, request.method)
+        if refusal:
+            return replies.message_reply(403, refusal)
+        assert endpoint is not None
+        if not self.rates.admit(key, endpoint.table):
+            return replies.message_reply(429, _MESSAGES[429])
+        try:
+            query = parse_query(endpoint, params)
+            faults = self.faults.take(endpoint.table, query, page.number if page else 1)
+            early = await _early_reply(faults)
+            if early:
+                return early
+            is_endless = any(fault.kind == "endless" for fault in faults)
+            if page is None and not is_endless:
+                raise BadRequest("'pagination_key' is invalid.")
+            body = self._body(self.tables[endpoint.table], query, params, page or Page(), faults)
+        except BadRequest as error:
+            return replies.message_reply(400, str(error))
+        return _late_reply(body, faults, "gzip" in request.headers.get("accept-encoding", ""))
+
+    def _refusal(self, key: str, endpoint: Endpoint | None, method: str) -> str:
+        """Why the answer is 403, in the service's words; empty when the request may go on."""
+        if endpoint is None or method != "GET":
+            return "The requested endpoint does not exist."
+        if not key:
+            return "The api key is required."
+        if not self.knows(key):
+            return "The incoming api key is invalid or expired."
+        if endpoint.table not in self.plan.tables:
+            return "This API is not available on your subscription."
+        return ""
+
+    def knows(self, key: str) -> bool:
+        return any([hmac.compare_digest(key.encode(), known) for known in self._keys])
+
+    def _body(
+        self, served: ServedTable, query: Query, params: Mapping[str, str], page: Page, faults: Sequence[Fault]
+    ) -> bytes:
+        endpoint = served.endpoint
+        rows = served.select(query, self.window)
+        seen = self._seen(endpoint, params)
+        rows = distort_answer(rows.filter(pl.col("DiscNo") > seen) if seen else rows, faults)
+        size = self.page_rows if endpoint.paginated else max(1, rows.height)
+        repeated = max((fault.rows for fault in faults if fault.kind == "duplicate"), default=0)
+        if repeated:
+            size = max(repeated + 1, size if rows.height > size else (rows.height + 1) // 2)
+        end = page.offset + size
+        extra: dict[str, str] = {}
+        if end < rows.height:
+            following = Page(page.number + 1, end - repeated)
+            extra["pagination_key"] = self._continuation.page_key(endpoint.path, params, following)
+        elif endpoint.table == "fin_summary" and self.plan.is_premium:
+            extra["cursor"] = self._continuation.cursor(str(rows["DiscNo"].max()) if rows.height else seen)
+        extra |= self._endless_key(faults)
+        return _envelope(distort_page(rows.slice(page.offset, size), endpoint, faults), extra)
+
+    def _seen(self, endpoint: Endpoint, params: Mapping[str, str]) -> str:
+        """The newest document that the caller's cursor has seen; empty without a cursor."""
+        cursor = params.get("cursor", "") if endpoint.table == "fin_summary" else ""
+        if cursor and not self.plan.is_premium:
+            raise BadRequest("'cursor' is not available on your subscription.")
+        return self._continuation.after(cursor)
+
+    def _endless_key(self, faults: Sequence[Fault]) -> dict[str, str]:
+        for fault in faults:
+            if fault.kind == "endless":
+                self._endless += 1 if fault.mode == "change" else 0
+                return {"pagination_key": f"endless-{self._endless}"}
+        return {}
+
+    async def report(self, request: Request) -> Response:
+        """Requests so far, counted by table, date and status, and in order; for loopback callers with the key."""
+        is_loopback = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        if not is_loopback or not self.knows(request.headers.get("x-api-key", "")):
+            return replies.message_reply(403, "The incoming api key is invalid or expired.")
+        counts = Counter((record.table, record.date, record.status) for record in self.requests)
+        answer = {
+            "total": len(self.requests),
+            "counts": [
+                {"table": table, "date": day, "status": status, "count": count}
+                for (table, day, status), count in sorted(counts.items())
+            ],
+            "requests": [asdict(record) for record in self.requests],
+        }
+        return replies.json_reply(json.dumps(answer).encode(), accepts_gzip=True)
+
+
+async def _early_reply(faults: Sequence[Fault]) -> Response | None:
+    """The reply of a fault that needs no data; the slow fault waits here and then lets the request go on."""
+    for fault in faults:
+        if fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
+        elif fault.kind in ("429", "500", "503"):
+            status = int(fault.kind)
+            return replies.message_reply(status, _MESSAGES[status], fault.retry_after)
+        elif fault.kind == "reset":
+            return replies.ResetReply()
+        elif fault.kind == "null":
+            return replies.json_reply(b'{"data":null}')
+    return None
+
+
+def _late_reply(body: bytes, faults: Sequence[Fault], accepts_gzip: bool) -> Response:
+    kinds = {fault.kind for fault in faults}
+    if "truncate" in kinds:
+        return replies.TruncatedReply(body, media_type="application/json")
+    if "malformed" in kinds:
+        body = body[: len(body) // 2]
+    return replies.json_reply(body, accepts_gzip=accepts_gzip)
+
+
+def _envelope(rows: pl.DataFrame, extra: Mapping[str, str]) -> bytes:
+    tail = "".join(f",{json.dumps(name)}:{json.dumps(text)}" for name, text in extra.items())
+    return f'{{"data":{rows.write_json()}{tail}}}'.encode()
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return replies.message_reply(500, _MESSAGES[500])
+
+
+def create_app(
+    market_dir: Path,
+    *,
+    plan: str,
+    api_keys: set[str],
+    faults: Sequence[Fault] = (),
+    requests_per_minute: int | None = None,
+    page_rows: int = 1500,
+    clock: Callable[[], float] = time.monotonic,
+) -> Starlette:
+    """The application over `market_dir`; its state is `app.state.exchange`.
+
+    Raises `MarketError` for a missing or incomplete folder and `ValueError` for an unknown plan or no key.
+    """
+    if plan not in PLANS:
+        raise ValueError(f"unknown plan {plan!r}; use one of {', '.join(PLANS)}")
+    if not api_keys or not all(api_keys):
+        raise ValueError("the exchange needs at least one API key")
+    if not (market_dir / "market.json").is_file():
+        raise MarketError(f"{market_dir} holds no market; run `python -m atft_pipeline.exchange generate` first")
+    rates = RateEmulator(PLANS[plan], requests_per_minute, clock)
+    exchange = Exchange(market_dir, PLANS[plan], api_keys, faults, rates, page_rows)
+    routes = [
+        Route(REQUESTS_PATH, exchange.report, methods=["GET"]),
+        Route("/{path:path}", exchange.answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={Exception: _unexpected})
+    app.state.exchange = exchange
+    return app
+
+
+def bind(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A listening socket; port 0 takes a free one."""
+    # The protocol is named because asyncio sets TCP_NODELAY only on sockets that name it.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(256)
+    return listener
+
+
+def make_server(app: Starlette, *, access_log: bool = False) -> uvicorn.Server:
+    """A uvicorn server for `app` that reports errors only; call `run(sockets=[bind()])`."""
+    config = uvicorn.Config(
+        app,
+        http=replies.Protocol,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        access_log=access_log,
+        log_config=None,
+        log_level=logging.INFO if access_log else logging.ERROR,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
