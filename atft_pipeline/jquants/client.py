@@ -102,6 +102,8 @@ class Client(ClientV2):
         self._opening = threading.Lock()
         self._mine = threading.local()
 
+        self._session: requests.Session | None = None
+
     def __repr__(self) -> str:
         return f"Client({self.JQUANTS_API_BASE}, plan={self.plan.name})"
 
@@ -124,7 +126,9 @@ class Client(ClientV2):
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 session.max_redirects = 0  # a redirect would carry the key to another host
-                session.trust_env = not _is_loopback(self.JQUANTS_API_BASE)  # no proxy between us and ourselves
+                if _is_loopback(self.JQUANTS_API_BASE):
+                    session.trust_env = False  # a proxy of the environment must not come between us and ourselves
+                    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
                 self._session = session
             return self._session
 
@@ -155,7 +159,7 @@ class Client(ClientV2):
         try:
             response = super()._get(url, params=query)
         except requests.HTTPError as error:
-            return self._refused(error)
+            return self._refused(error.response)
         except requests.TooManyRedirects:
             return Refusal(0, "the server redirects; the key is sent to the configured host only", retry=False)
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as error:
@@ -167,8 +171,9 @@ class Client(ClientV2):
         except ValueError as error:
             return Refusal(0, f"malformed body: {scrub(str(error), self._api_key)}", retry=True)
 
-    def _refused(self, error: requests.HTTPError) -> Refusal:
-        response = error.response
+    def _refused(self, response: requests.Response | None) -> Refusal:
+        if response is None:
+            return Refusal(0, "an HTTP error without an answer", retry=True)
         status = response.status_code
         try:
             body = response.json()

@@ -61,6 +61,8 @@ class Limiter:
         for window in self._windows:
             offsets.append(offsets[-1] + 1 + window.limit)
         self._offsets = offsets[:-1]
+        self._handle: int | None
+        self._cells: memoryview[float]
         self._handle, self._cells = self._open(file, offsets[-1])
 
     def acquire(self, endpoint: str = "") -> None:
@@ -110,7 +112,7 @@ class Limiter:
         # A wall clock that was set back must not block for hours.
         return wait if wait <= longest else 0.0
 
-    def _open(self, file: Path | None, cells: int) -> tuple[int | None, memoryview]:
+    def _open(self, file: Path | None, cells: int) -> tuple[int | None, memoryview[float]]:
         if file is None:
             return None, memoryview(bytearray(8 * cells)).cast("d")
         shape = "-".join(f"{window.limit}" for window in self._windows)

@@ -1,0 +1,99 @@
+"""What a well-formed answer must also contain: the right dates, every business day, (almost) every listed code.
+
+The client returns an empty frame for a holiday, for an unpublished day and for a broken answer alike; the calendar
+and the list of issues tell them apart. Each rule raises `IncompleteError` with the numbers and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+import polars as pl
+
+from atft_pipeline.jquants.errors import NOTHING_STORED, IncompleteError
+from atft_pipeline.jquants.tables import CALENDAR, OUTAGE_DAYS, Table
+from atft_pipeline.jquants.units import Unit
+
+MIN_COVERAGE = 0.98
+"""Share of a day's listed codes that its bars must cover; less is a partial publication (or a lost page)."""
+
+MIN_DAY_SHARE = 0.8
+"""A day of a dense table with fewer rows than this share of the month's median day lost rows on the way."""
+
+_WAIT = (
+    "if the day is recent it may not be fully published: run the same command again later, or set ATFT_END to the "
+    "previous trading day"
+)
+
+
+def incomplete(table: Table, request: str, what: str, remedy: str = _WAIT) -> IncompleteError:
+    """The error for an answer that lacks rows."""
+    return IncompleteError(
+        f"{table.path} {request}: {what}; {remedy}; {NOTHING_STORED}",
+        endpoint=table.path,
+        request=request,
+        status=200,
+    )
+
+
+def require_unit(
+    table: Table,
+    unit: Unit,
+    frame: pl.DataFrame,
+    business: Sequence[date],
+    listed: Mapping[date, frozenset[str]],
+) -> None:
+    """Raise unless `frame` is a whole answer for `unit`: its dates only, every business day, the listed codes."""
+    days = set(frame[table.date_column].unique())
+    foreign = sorted(day for day in days if not unit.covers(day))
+    if foreign:
+        raise incomplete(table, unit.text, f"the answer holds rows of {foreign[0]}")
+    if not table.dense:
+        return
+    absent = sorted(day for day in set(business) - days if unit.covers(day) and day not in OUTAGE_DAYS)
+    if absent:
+        raise incomplete(table, unit.text, f"no rows for business day {', '.join(map(str, absent[:5]))}")
+    for day in sorted(days & set(listed)):
+        codes = listed[day]
+        got = len(codes.intersection(frame.filter(pl.col(table.date_column) == day)["Code"]))
+        if got < MIN_COVERAGE * len(codes):
+            raise incomplete(
+                table, unit.text, f"{got} of {len(codes)} listed codes have a row (want {MIN_COVERAGE:.0%})"
+            )
+
+
+def thin_days(table: Table, frame: pl.DataFrame) -> list[date]:
+    """Days of a dense daily table with far fewer rows than the month's median day."""
+    if not table.dense or table.unit != "day" or not frame.height:
+        return []
+    sizes = frame.group_by(table.date_column).len()
+    typical = sizes["len"].median()
+    thin = sizes.filter(pl.col("len") < MIN_DAY_SHARE * pl.lit(typical))
+    return sorted(day for day in thin[table.date_column] if day not in OUTAGE_DAYS)
+
+
+def require_even_days(table: Table, month: str, frame: pl.DataFrame) -> None:
+    """Raise when a day of the month is thin (see `thin_days`)."""
+    thin = thin_days(table, frame)
+    if thin:
+        rows = frame.filter(pl.col(table.date_column) == thin[0]).height
+        raise incomplete(
+            table, f"date={thin[0]}", f"{rows} rows, less than {MIN_DAY_SHARE:.0%} of the median day of {month}"
+        )
+
+
+def require_calendar(frame: pl.DataFrame, start: date, end: date) -> tuple[date, date]:
+    """First and last day of a calendar answer; raises unless it begins at `start` and lacks no day in between."""
+    request = f"from={start} to={end}"
+    remedy = "set ATFT_START to a date that the plan covers, or run the same command again"
+    if not frame.height:
+        raise incomplete(CALENDAR, request, "no rows", remedy)
+    days = frame["Date"]
+    first, last = days[0], days[-1]
+    if first != start or frame.height != (last - first).days + 1:
+        raise incomplete(CALENDAR, request, f"{frame.height} days between {first} and {last}", remedy)
+    odd = frame.filter(~pl.col("HolDiv").is_in(["0", "1", "2", "3"]))
+    if odd.height:
+        raise incomplete(CALENDAR, request, f"HolDiv {odd['HolDiv'][0]!r} on {odd['Date'][0]}", remedy)
+    return first, last

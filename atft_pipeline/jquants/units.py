@@ -1,0 +1,132 @@
+"""Which requests a month still needs: trading days from the stored calendar, what is stored already, what may change.
+
+A month is asked for in units (one request chain each). A stored month says in its record which dates it covers and
+what the newest date was when it was fetched (`as_of`); from that follows which units to fetch, and which to read again.
+"""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from atft_pipeline.jquants.errors import IncompleteError
+from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, Table, partition_path
+from atft_pipeline.lake.store import Record, read_record, read_table
+
+SETTLED = timedelta(days=7)
+"""Corrections mostly come within a week: a month read earlier than this after its end is read again once."""
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One request chain: a day, or a span of days."""
+
+    first: date
+    last: date
+
+    @property
+    def name(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first}_{self.last}"
+
+    @property
+    def text(self) -> str:
+        return f"date={self.first}" if self.first == self.last else f"from={self.first} to={self.last}"
+
+    def covers(self, day: date) -> bool:
+        return self.first <= day <= self.last
+
+
+@dataclass(frozen=True)
+class Span:
+    """The dates of a month that are to be stored, with the calendar's view of them."""
+
+    month: str
+    first: date
+    last: date
+    month_end: date
+    last_date: date
+    business: tuple[date, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.last == self.month_end
+
+    def days(self, table: Table) -> list[date]:
+        """The days to ask for: business days, or every day for tables with rows on weekends too."""
+        if table.days == "business":
+            return list(self.business)
+        return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a stored file says it covers."""
+
+    first: date
+    last: date
+    as_of: date
+    complete: bool
+
+
+def coverage(record: Record, origin: str) -> Coverage | None:
+    """The dates behind `record`; None when it came from another market, so that it must be fetched anew."""
+    source = record.source
+    if source.get("origin") != origin:
+        return None
+    first, last, as_of = (date.fromisoformat(source[name]) for name in ("from", "to", "as_of"))
+    return Coverage(first, last, as_of, source["complete"] == "true")
+
+
+def stored_coverage(path: Path, origin: str) -> Coverage | None:
+    """`coverage` of the file at `path`; None when there is none. A damaged file raises `LakeError`."""
+    return coverage(read_record(path), origin) if path.exists() else None
+
+
+def month_span(lake: Path, month: str, last_date: date) -> Span:
+    """The dates of `month` up to `last_date`, from the first date of the stored calendar.
+
+    Raises `LakeError` without a calendar and `IncompleteError` when the calendar does not reach these dates.
+    """
+    year, number = (int(part) for part in month.split("-"))
+    month_end = date(year, number, calendar.monthrange(year, number)[1])
+    days = read_table(lake / partition_path(CALENDAR), columns=["Date", "HolDiv"]).sort("Date")
+    begins, ends = days["Date"][0], days["Date"][-1]
+    first, last = max(date(year, number, 1), begins), min(month_end, last_date)
+    if first > last or last > ends:
+        raise IncompleteError(
+            f"{CALENDAR.path} {month} up to {last_date}: the stored calendar covers {begins} to {ends}; materialise "
+            f"the calendar for these dates first, or leave this month out",
+            endpoint=CALENDAR.path,
+            request=month,
+        )
+    open_days = days.filter(pl.col("Date").is_between(first, last) & pl.col("HolDiv").is_in(BUSINESS))
+    return Span(month, first, last, month_end, last_date, tuple(open_days["Date"]))
+
+
+def is_current(stored: Coverage, span: Span) -> bool:
+    """Whether the stored month needs no request: it covers the span, and nothing newer can be asked or expected."""
+    if stored.first > span.first or stored.last < span.last:
+        return False
+    settled = stored.complete and stored.as_of >= span.month_end + SETTLED
+    return settled or stored.as_of >= span.last_date
+
+
+def units_to_fetch(table: Table, span: Span, stored: Coverage | None, revisit_days: int) -> list[Unit]:
+    """Units that are missing, and the newest `revisit_days` stored ones, which may have been corrected since."""
+    if table.unit == "month":
+        return [Unit(span.first, span.last)]
+    days = span.days(table)
+    if stored is None:
+        return [Unit(day, day) for day in days]
+    have = [day for day in days if stored.first <= day <= stored.last]
+    again = set(have[-revisit_days:]) if revisit_days else set()
+    return [Unit(day, day) for day in days if day not in have or day in again]
+
+
+def is_settled(unit: Unit, as_of: date, last_date: date) -> bool:
+    """Whether a unit fetched when `as_of` was the newest date may still be used now."""
+    return as_of >= min(last_date, unit.last + SETTLED)
