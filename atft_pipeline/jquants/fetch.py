@@ -23,12 +23,11 @@ import polars as pl
 
 from atft_pipeline.jquants.client import Client
 from atft_pipeline.jquants.decode import decode
-from atft_pipeline.jquants.errors import NOTHING_STORED, ExchangeError, IncompleteError, SchemaError, scrub
+from atft_pipeline.jquants.errors import NOTHING_STORED, ExchangeError, SchemaError, scrub
 from atft_pipeline.jquants.rules import require_calendar, require_even_days, require_unit, thin_days
 from atft_pipeline.jquants.tables import CALENDAR, MASTER, Table, partition_path
 from atft_pipeline.jquants.units import (
     Coverage,
-    Span,
     Unit,
     coverage,
     is_current,
@@ -159,7 +158,8 @@ def _ask(client: Client, table: Table, unit: Unit) -> pd.DataFrame:
         return table.get(client, unit.first.isoformat(), unit.last.isoformat())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         names = ", ".join(dict.fromkeys(re.findall(r"'([^']+)'", str(error))))
-        what = f"column {names} missing" if isinstance(error, KeyError) and names else f"{type(error).__name__}: {error}"
+        missing = isinstance(error, KeyError) and names
+        what = f"column {names} missing" if missing else f"{type(error).__name__}: {error}"
     raise SchemaError(
         f"{table.path} {unit.text}: the official client cannot read the answer ({scrub(what, '')}); the API may have "
         f"changed: check for a newer jquants-api-client; {NOTHING_STORED}",
@@ -239,11 +239,18 @@ def _source(client: Client, table: Table, covered: Coverage) -> dict[str, str]:
 
 def _reused(path: Path, table: Table, month: str, began: float) -> MonthReport:
     frame = read_table(path, columns=[table.date_column])
-    return _report(table, month, read_record(path), frame, 0, 0, began)
+    return _report(table, month, read_record(path), frame, 0, 0, began, reused=True)
 
 
 def _report(
-    table: Table, month: str, record: Record, frame: pl.DataFrame, requests: int, units: int, began: float
+    table: Table,
+    month: str,
+    record: Record,
+    frame: pl.DataFrame,
+    requests: int,
+    units: int,
+    began: float,
+    reused: bool = False,
 ) -> MonthReport:
     return MonthReport(
         table=table.name,
@@ -251,7 +258,7 @@ def _report(
         rows=record.rows,
         requests=requests,
         days=frame[table.date_column].n_unique(),
-        reused=units == 0,
+        reused=reused,
         seconds=time.monotonic() - began,
         units=units,
         complete=record.source["complete"] == "true",
