@@ -1,0 +1,47 @@
+# Every target creates the virtual environment and installs what it needs if absent; all are safe to repeat.
+PYTHON ?= python3
+VENV   := .venv
+STAMP  := $(VENV)/.installed
+BIN    := $(CURDIR)/$(VENV)/bin
+
+export DAGSTER_HOME  := $(CURDIR)
+export ATFT_STATE    ?= $(CURDIR)/data/dagster
+export PYTHONUNBUFFERED := 1
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test ui bench lint clean sync help
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== installing into $(VENV) (once; about two minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+sync: $(STAMP)  ## Install the project and its pinned dependencies
+
+demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; prints the results
+	@mkdir -p $(ATFT_STATE)
+	$(BIN)/python -m atft_pipeline.demo
+
+test: $(STAMP)  ## All tests
+	$(BIN)/python -m pytest
+
+ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
+	@mkdir -p $(ATFT_STATE)
+	$(BIN)/python -m atft_pipeline.defs.maintenance sweep
+	env --default-signal=INT,TERM $(BIN)/dagster dev -h 127.0.0.1 -p $${PORT:-3000} -w workspace.yaml
+
+bench: $(STAMP)  ## Benchmarks; JSON lines on standard output
+	@for script in benchmarks/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## Remove the virtual environment, caches and everything built under data/
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache data/simulated data/dagster
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""What an asset needs from outside: the settings, and a connection to J-Quants or to the simulated exchange."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from atft_pipeline.exchange.process import ensure_market, running_exchange
+from atft_pipeline.jquants.client import Client, connect
+from atft_pipeline.settings import Settings
+
+SIMULATED_REQUESTS_PER_MINUTE = 120_000
+"""The loopback exchange has no quota worth waiting for; the plan's real limit applies to the real service."""
+
+
+class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Settings and the API connection. Settings come from the environment; `overrides` go on top of it."""
+
+    overrides: dict[str, str] = {}  # noqa: RUF012  (a pydantic field)
+    _exit: ExitStack = PrivateAttr()
+    _client: Client | None = PrivateAttr(default=None)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_env({**os.environ, **self.overrides})
+
+    @property
+    def lake(self) -> Path:
+        return self.settings.lake
+
+    @property
+    def last_date(self) -> date:
+        """The newest date that may be asked for: the configured end, or today in Tokyo."""
+        return self.settings.end or datetime.now(ZoneInfo("Asia/Tokyo")).date()
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Pipeline]:
+        with ExitStack() as stack:
+            self._exit = stack
+            self._client = None
+            yield self
+
+    def client(self) -> Client:
+        """The J-Quants client, connected on first use. A simulated market is generated and served until the run ends."""
+        if self._client is None:
+            settings = self.settings
+            if settings.market == "simulated":
+                ensure_market(settings.size, settings.market_dir)
+                limit = settings.requests_per_minute or SIMULATED_REQUESTS_PER_MINUTE
+                exchange = self._exit.enter_context(
+                    running_exchange(settings.market_dir, plan=settings.plan, requests_per_minute=limit)
+                )
+                self._client = connect(exchange.base_url, exchange.api_key, settings.plan, limit)
+            else:
+                key = os.environ["JQUANTS_API_KEY"]  # never from `overrides`: resource config is shown in the UI
+                self._client = connect(settings.base_url, key, settings.plan, settings.requests_per_minute)
+        return self._client

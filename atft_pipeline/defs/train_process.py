@@ -1,0 +1,94 @@
+"""Runs a child process through Dagster Pipes and never leaves one behind.
+
+Dagster's own subprocess client has no timeout and sends one SIGINT only; this client watches the child's heartbeat,
+limits its time, and ends the whole process group.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+PR_SET_PDEATHSIG = 1
+POLL_SECONDS = 0.5
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies (a no-op elsewhere)."""
+    if os.uname().sysname == "Linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """How long a training child may be silent, run, and take to stop."""
+
+    hang_seconds: float = 600.0
+    max_seconds: float = 36_000.0
+    grace_seconds: float = 30.0
+
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        command: Sequence[str],
+        *,
+        heartbeat: Path,
+        env: dict[str, str] | None = None,
+    ) -> dg.PipesExecutionResult | Sequence[dg.PipesExecutionResult]:
+        """Run `command`, stream what it reports, and return its results.
+
+        The child counts as alive while the file `heartbeat` keeps changing. Raises `dg.Failure` when the child fails,
+        hangs or exceeds its time; a cancelled run stops the child first, gently, then by force.
+        """
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
+            child = subprocess.Popen(
+                list(command),
+                start_new_session=True,
+                env={**os.environ, **(env or {}), **session.get_bootstrap_env_vars()},
+            )
+            try:
+                reason = self._watch(child, heartbeat)
+            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                self._stop(child)
+                raise
+            if reason:
+                self._stop(child)
+                raise dg.Failure(description=reason, allow_retries=False)
+        return session.get_results()
+
+    def _watch(self, child: subprocess.Popen[bytes], heartbeat: Path) -> str | None:
+        """Wait for the child. Returns None when it ended well, else the reason why it must not count."""
+        started = last_sign = time.monotonic()
+        seen = 0.0
+        while (code := child.poll()) is None:
+            time.sleep(POLL_SECONDS)
+            now = time.monotonic()
+            changed = heartbeat.stat().st_mtime if heartbeat.exists() else 0.0
+            if changed != seen:
+                seen, last_sign = changed, now
+            if now - last_sign > self.hang_seconds:
+                return f"training gave no sign of life for {self.hang_seconds:.0f} s; it was stopped"
+            if now - started > self.max_seconds:
+                return f"training passed its limit of {self.max_seconds:.0f} s; it was stopped"
+        return None if code == 0 else f"the training process failed with exit code {code}; see its log above"
+
+    def _stop(self, child: subprocess.Popen[bytes]) -> None:
+        """SIGINT (the child saves a checkpoint), then SIGKILL to the whole group after the grace period."""
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGINT)
+            try:
+                child.wait(self.grace_seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
