@@ -81,6 +81,9 @@ def _serve(options: argparse.Namespace) -> int:
             f"{options.market} holds another market ({', '.join(f'{name} {present[name]}' for name in given)}); "
             "run `generate` first or name another folder with --market"
         )
+    # uvicorn raises a caught signal again when it has shut down; an exit then lets the key file go.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     key, key_file = _api_key()
     try:
         app = create_app(

@@ -36,7 +36,7 @@ class Window:
         return (self.first is None or day >= self.first) and (self.last is None or day <= self.last)
 
     def __str__(self) -> str:
-        return f"{self.first or ''} ~ {self.last or ''}".strip()
+        return f"{self.first or ''} ~ {self.last or ''}"
 
 
 @dataclass(frozen=True)

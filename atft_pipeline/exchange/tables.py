@@ -226,7 +226,10 @@ def load_tables(market_dir: Path, plan: Plan) -> dict[str, ServedTable]:
             raise MarketError(
                 f"{path} is missing; remove {market_dir} and run `python -m atft_pipeline.exchange generate` again"
             )
-        frame = pl.read_parquet(path)
+        try:
+            frame = pl.read_parquet(path)
+        except pl.exceptions.PolarsError as error:
+            raise MarketError(f"{path} cannot be read ({error}); remove {market_dir} and generate it again") from error
         endpoint = TABLES[name]
         absent = [column for column in endpoint.keys if column not in frame.columns]
         if absent:

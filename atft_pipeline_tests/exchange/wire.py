@@ -20,7 +20,7 @@ KEY = "test-key-5f1c"
 START = date(2024, 4, 25)
 END = date(2024, 6, 28)
 HOLIDAYS = {date(2024, 4, 29), date(2024, 5, 3), date(2024, 5, 6)}
-CODES = ["13010", "130A0", "25935", "25930", "72030"]
+CODES = ["13010", "130A0", "25930", "25935", "72030"]
 """25935 is the preferred share of 25930."""
 INDEX_CODES = ["0000", "002A", "0500"]
 BAR_NUMBERS = ["O", "H", "L", "C", "Vo", "Va", "AdjO", "AdjH", "AdjL", "AdjC", "AdjVo", "MktCap"]
@@ -126,4 +126,5 @@ def official_client(base_url: str, key: str = KEY) -> ClientV2:
     """The unmodified client, pointed at `base_url`."""
     client = ClientV2(api_key=key)
     client.JQUANTS_API_BASE = base_url
+    client._request_session().trust_env = False  # a proxy in the environment must not swallow loopback
     return client
