@@ -30,7 +30,7 @@ _STDERR_TAIL = 2000
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class ExchangeError(RuntimeError):
+class ExchangeStartError(RuntimeError):
     """The exchange did not start; the text carries the end of its error output."""
 
 
@@ -57,10 +57,10 @@ def running_exchange(
 
     `faults` are `Fault` objects or their text. The key (random by default) travels by environment only. On Linux the
     child is killed with the *thread* that entered the context, so enter it in a thread that outlives it.
-    Raises `ExchangeError` when the child does not become ready.
+    Raises `ExchangeStartError` when the child does not become ready.
     """
     if read_market(market_dir) is None:
-        raise ExchangeError(f"{market_dir} holds no market to serve; call ensure_market or `generate` first")
+        raise ExchangeStartError(f"{market_dir} holds no market to serve; call ensure_market or `generate` first")
     key = api_key or secrets.token_urlsafe(24)
     command = [
         sys.executable,
@@ -117,7 +117,7 @@ def _wait_until_ready(child: subprocess.Popen[bytes], errors: IO[bytes], market_
     _stop(child)
     errors.seek(0)
     tail = errors.read().decode(errors="replace")[-_STDERR_TAIL:].strip()
-    raise ExchangeError(
+    raise ExchangeStartError(
         f"the exchange over {market_dir} {what} (exit code {child.returncode}): {tail or 'no error output'}"
     )
 

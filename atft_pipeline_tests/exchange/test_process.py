@@ -10,7 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from requests.exceptions import HTTPError
@@ -18,7 +21,8 @@ from requests.exceptions import HTTPError
 from atft_pipeline.exchange import __main__ as command
 from atft_pipeline.exchange import process
 from atft_pipeline.exchange.faults import Fault
-from atft_pipeline.exchange.process import ExchangeError, running_exchange
+from atft_pipeline.exchange.process import ExchangeStartError, ensure_market, running_exchange
+from atft_pipeline.settings import MarketSize
 from atft_pipeline_tests.exchange import wire
 
 
@@ -101,15 +105,15 @@ def test_it_dies_with_a_killed_parent(market: Path) -> None:
 
 
 def test_a_failed_start_shows_the_child_s_own_error(market: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExchangeError, match="unknown kind '418'"), running_exchange(market, faults=["418:master"]):
+    with pytest.raises(ExchangeStartError, match="unknown kind '418'"), running_exchange(market, faults=["418:master"]):
         pass
-    with pytest.raises(ExchangeError, match="holds no market to serve"), running_exchange(tmp_path / "none"):
+    with pytest.raises(ExchangeStartError, match="holds no market to serve"), running_exchange(tmp_path / "none"):
         pass
     broken = wire.write_market(tmp_path / "market")
     (broken / "tables" / "master.parquet").write_bytes(b"not parquet")
-    with pytest.raises(ExchangeError, match=r"ended \(exit code 2\): error: .*master\.parquet"):
-        with running_exchange(broken):
-            pass
+    message = r"ended \(exit code 2\): error: .*master\.parquet"
+    with pytest.raises(ExchangeStartError, match=message), running_exchange(broken):
+        pass
 
 
 def test_serve_without_a_key_makes_a_private_file_and_removes_it(market: Path, tmp_path: Path) -> None:
@@ -132,6 +136,38 @@ def test_serve_without_a_key_makes_a_private_file_and_removes_it(market: Path, t
         child.terminate()
         child.wait(10)
     assert not key_file.exists()
+
+
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stand-in for the market generator: slow, and aware of company."""
+    seen = SimpleNamespace(sizes=[], inside=0, most=0)
+
+    def generate(size: MarketSize, out: Path) -> dict[str, object]:
+        seen.sizes.append(size)
+        seen.inside += 1
+        seen.most = max(seen.most, seen.inside)
+        time.sleep(0.05)
+        seen.inside -= 1
+        return {"stocks": size.stocks}
+
+    stand_in = SimpleNamespace(generate=generate)
+    monkeypatch.setitem(sys.modules, "atft_pipeline.exchange.market", stand_in)
+    monkeypatch.setattr("atft_pipeline.exchange.market", stand_in, raising=False)
+    return seen
+
+
+def test_ensure_market_lets_one_generator_in_at_a_time(generator: SimpleNamespace, tmp_path: Path) -> None:
+    size = MarketSize(stocks=3)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ensure_market(size, tmp_path / "deep" / "market"), range(4)))
+    assert answers == [{"stocks": 3}] * 4 and generator.sizes == [size] * 4 and generator.most == 1
+
+
+def test_generate_takes_the_size_from_the_command_line(generator: SimpleNamespace, tmp_path: Path) -> None:
+    options = ["--stocks", "9", "--start", "2022-01-04", "--end", "2022-03-31", "--seed", "3", "--plant", "null"]
+    assert command.main(["generate", "--out", str(tmp_path / "market"), *options]) == 0
+    assert generator.sizes == [MarketSize(9, date(2022, 1, 4), date(2022, 3, 31), 3, "null")]
 
 
 def test_serve_refuses_a_market_of_another_size(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
