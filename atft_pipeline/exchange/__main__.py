@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
 import secrets
 import signal
@@ -70,6 +71,8 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if options.access_log:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     _die_with_parent(int(os.environ.get(PARENT_VARIABLE, "0")))
     faults = [parse_fault(text) for text in options.fault]
     given = _given_size(options)

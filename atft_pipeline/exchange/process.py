@@ -148,7 +148,7 @@ def ensure_market(size: MarketSize, market_dir: Path) -> dict[str, object]:
 
     Safe to call from several processes at once: one generates, the others wait for it.
     """
-    from atft_pipeline.exchange import market  # the generator is not needed to serve, and takes a second to import
+    from atft_pipeline.exchange import market  # serving must not load the generator
 
     market_dir.parent.mkdir(parents=True, exist_ok=True)
     with (market_dir.parent / f".{market_dir.name}.lock").open("w") as lock:

@@ -116,16 +116,27 @@ def test_a_failed_start_shows_the_child_s_own_error(market: Path, tmp_path: Path
         pass
 
 
-def test_serve_without_a_key_makes_a_private_file_and_removes_it(market: Path, tmp_path: Path) -> None:
+def test_serve_without_a_key_makes_a_private_file_removes_it_and_never_logs_it(market: Path, tmp_path: Path) -> None:
     kept = {name: text for name, text in os.environ.items() if name != process.KEY_VARIABLE}
     child = subprocess.Popen(
-        [sys.executable, "-m", "atft_pipeline.exchange", "serve", "--market", str(market), "--port", "0"],
+        [
+            sys.executable,
+            "-m",
+            "atft_pipeline.exchange",
+            "serve",
+            "--market",
+            str(market),
+            "--port",
+            "0",
+            "--access-log",
+        ],
         env=kept | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert child.stdout is not None
-    with child.stdout:
+    assert child.stdout is not None and child.stderr is not None
+    with child.stdout, child.stderr:
         lines = [child.stdout.readline() for _ in range(2)]
         key_file = Path(re.fullmatch(r"the API key is in (.+)\n", lines[0])[1])  # type: ignore[index]
         key = key_file.read_text()
@@ -134,7 +145,9 @@ def test_serve_without_a_key_makes_a_private_file_and_removes_it(market: Path, t
         url = lines[1].removeprefix(process.READY).strip()
         assert len(wire.official_client(url, key).get_eq_master()) == len(wire.CODES)
         child.terminate()
+        log = child.stderr.read()
         child.wait(10)
+    assert "GET /v2/equities/master" in log and key not in log
     assert not key_file.exists()
 
 
