@@ -1,0 +1,110 @@
+"""Calendar splits: train, embargo, validation, embargo, test. Only positions on the trading calendar, never codes.
+
+The embargo is as long as the longest label reaches, so that no label of one part overlaps a label of the next.
+Input windows may look back into an embargo (past data is allowed); labels may not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atft_pipeline.settings import DELAYS, HORIZONS
+from atft_pipeline.verdict import ContractBroken, Verdict
+
+FRACTIONS = (0.6, 0.2, 0.2)
+WINDOW = 60
+"""Rows in the model's input window: dates before the first full window are warm-up."""
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Half-open positions `(first, end)` of each part on the panel's date axis, and the embargo in trading days."""
+
+    dates: np.ndarray
+    train: tuple[int, int]
+    valid: tuple[int, int]
+    test: tuple[int, int]
+    embargo_days: int
+
+    def part(self, name: str) -> tuple[int, int]:
+        """The half-open positions of `train`, `valid` or `test`."""
+        if name not in PARTS:
+            raise KeyError(f"{name!r} is not a part of a split; use one of {', '.join(PARTS)}")
+        first, end = getattr(self, name)
+        return int(first), int(end)
+
+    def span(self, name: str) -> tuple[str, str]:
+        """First and last date of a part, both included, as YYYY-MM-DD."""
+        first, end = self.part(name)
+        return str(self.dates[first]), str(self.dates[end - 1])
+
+    def as_json(self) -> dict[str, Any]:
+        """Dates of each part and the embargo: what manifests and statistics carry."""
+        return {**{name: list(self.span(name)) for name in PARTS}, "embargo_days": self.embargo_days}
+
+    def positions(self) -> dict[str, list[int]]:
+        """Half-open positions of each part."""
+        return {name: list(self.part(name)) for name in PARTS}
+
+
+def embargo_days(horizons: tuple[int, ...] = HORIZONS, delays: tuple[int, ...] = DELAYS) -> int:
+    """Trading days between two parts: the longest horizon after the longest delay."""
+    return max(horizons) + max(delays)
+
+
+def calendar_split(
+    dates: np.ndarray,
+    *,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    warm_up: int = WINDOW,
+    horizons: tuple[int, ...] = HORIZONS,
+    delays: tuple[int, ...] = DELAYS,
+) -> Split:
+    """Cut sorted trading `dates` [T] into parts by `fractions` of the dates left after warm-up and both embargoes.
+
+    The test part runs to the newest date; its last labels are not known yet and stay missing. Raises
+    `ContractBroken` when the history is too short or a label would cross a boundary.
+    """
+    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
+        raise ContractBroken(f"split fractions {fractions} must be positive and add up to 1")
+    if len(dates) > 1 and not bool((dates[1:] > dates[:-1]).all()):
+        raise ContractBroken("the date axis is not strictly increasing; rebuild the panel")
+    embargo = embargo_days(horizons, delays)
+    start = warm_up - 1
+    usable = len(dates) - start - 2 * embargo
+    train_days, valid_days = round(fractions[0] * usable), round(fractions[1] * usable)
+    if min(train_days, valid_days, usable - train_days - valid_days) < 1:
+        needed = start + 2 * embargo + 3
+        raise ContractBroken(
+            f"{len(dates)} trading dates are too few to split (warm-up {start}, two embargoes of {embargo}); "
+            f"at least {needed} are needed: choose an earlier start date"
+        )
+    train = (start, start + train_days)
+    valid = (train[1] + embargo, train[1] + embargo + valid_days)
+    split = Split(dates, train, valid, (valid[1] + embargo, len(dates)), embargo)
+    check_label_overlap(split, horizons, delays).require()
+    return split
+
+
+def check_label_overlap(
+    split: Split, horizons: tuple[int, ...] = HORIZONS, delays: tuple[int, ...] = DELAYS
+) -> Verdict:
+    """No label interval of a part reaches the next part: sessions between the last end and the next start >= 1."""
+    reach = max(horizons) + max(delays)
+    gaps = {
+        "train to valid": split.valid[0] + min(delays) - (split.train[1] - 1 + reach),
+        "valid to test": split.test[0] + min(delays) - (split.valid[1] - 1 + reach),
+    }
+    name, smallest = min(gaps.items(), key=lambda item: item[1])
+    return Verdict(
+        passed=smallest >= 1,
+        got=smallest,
+        want=1,
+        message=f"{name}: the last label ends {smallest} sessions before the next part's first label starts (want >= 1)",
+        details={"sessions": gaps, "embargo_days": split.embargo_days, "reach_days": reach},
+    )
