@@ -20,7 +20,7 @@ FADE_DAYS = 245
 """Trading days over which `fade` takes a part to nothing."""
 
 NAMED: Mapping[str, Mapping[str, float]] = {
-    "demo": dict.fromkeys(PARTS, 0.05),
+    "demo": dict.fromkeys(PARTS, 0.045),
     "all": dict.fromkeys(PARTS, 0.03),
     "null": {},
     **{part: {part: 0.05} for part in PARTS},

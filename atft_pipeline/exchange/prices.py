@@ -127,14 +127,14 @@ def price_path(universe: Universe, returns: Floats, listed: Bools, days: list[da
 
 
 def _split_factors(close: Floats, allowed: Bools, luck: Floats, event: int) -> Floats:
-    """Factors of one ex-date; the first and the second event hold at least one split and one reverse split."""
+    """Factors of one ex-date; the first splits at least one issue, the first two merge at least one."""
     factor = np.ones(len(close))
     splits = allowed & (close >= _SPLIT_PRICE) & (luck[0] < _SPLIT_CHANCE)
     reverses = allowed & (close < _REVERSE_PRICE) & (luck[0] < _REVERSE_CHANCE)
     reverses |= allowed & (close < 100) & (luck[0] < 0.5)
     if allowed.any() and event == 0 and not splits.any():
         splits[np.argmax(np.where(allowed, close, -np.inf))] = True
-    if allowed.any() and event == min(1, event) and not reverses.any():
+    if allowed.any() and event <= 1 and not reverses.any():
         reverses[np.argmin(np.where(allowed, close, np.inf))] = True
     ratio = _SPLITS[np.searchsorted(_SPLIT_ODDS, luck[1] * _SPLIT_ODDS[-1])]
     ratio = np.where(close * ratio < 800, 1 / 2, ratio)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atft_pipeline.exchange.plants import PARTS
 from atft_pipeline.exchange.sectors import SECTORS
 from atft_pipeline.exchange.signals import CLIP, GROUP_SHARE, LAGS, Effects, Groups, Hidden
 from atft_pipeline.exchange.universe import (
@@ -111,8 +110,8 @@ def simulate(
 ) -> Returns:
     """Let the parts act day by day.
 
-    `scale[part]` is the part's size in return per unit of effect; `schedule[part]` [days] its multiplier on the day on
-    which it acts. Only issues `listed` [days, issues] on a day lead others or revert.
+    `scale[part]` is the part's size in return per unit of effect; `schedule[part]` [days or more] its multiplier on
+    the day on which it acts. Only issues `listed` [days, issues] on a day lead others or revert.
     """
     days, issues = noise.specific.shape
     acting = np.zeros((days, issues))
@@ -120,7 +119,7 @@ def simulate(
     for part in ("linear", "interaction", "cycle"):
         if scale.get(part):
             known = effects.expected(part, 0, slice(0, days - 1))
-            acting[1:] += scale[part] * schedule[part][1:, None] * known
+            acting[1:] += scale[part] * schedule[part][1:days, None] * known
     feedback = {part: scale.get(part, 0.0) * schedule[part] for part in ("reversal", "graph")}
     counted = listed & hidden.common
     for t in range(days):
@@ -135,7 +134,3 @@ def simulate(
         effects.graph[t] = groups.lead(standard) * counted[t]
     return Returns(np.maximum(noise.common + noise.specific + acting, _WORST), effects)
 
-
-def no_schedule(days: int) -> dict[str, Floats]:
-    """Every part at full size on every day."""
-    return {part: np.ones(days) for part in PARTS}

@@ -1,0 +1,119 @@
+"""Indices of the simulated market: TOPIX and its size, style, segment and sector companions, from the stocks' own bars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.exchange.bars import Quotes, shares_issued
+from atft_pipeline.exchange.prices import Closes
+from atft_pipeline.exchange.returns import Noise
+from atft_pipeline.exchange.sectors import SECTORS
+from atft_pipeline.exchange.universe import Universe
+
+SEGMENT_INDICES_SINCE = date(2022, 6, 27)
+"""First day of the Prime, Standard and Growth indices."""
+
+TOPIX = "0000"
+_LEVELS = {
+    "0000": 1950.0, "0028": 950.0, "002D": 1650.0, "0070": 1050.0, "0075": 2050.0, "8100": 2300.0, "8200": 2500.0,
+    "0500": 1000.0, "0501": 1000.0, "0502": 1000.0,
+}  # fmt: skip
+_SECTOR_LEVEL = 1500.0
+
+Floats = NDArray[np.float64]
+
+
+def sector_code(sector: int) -> str:
+    """Index code of the n-th sector: 0040 counted on in hexadecimal, so 004A follows 0049."""
+    return f"{0x40 + sector:04X}"
+
+
+def _members(universe: Universe) -> dict[str, NDArray[np.bool_]]:
+    """Index code -> members [issues]. Segment membership is the one after April 2022."""
+    scale, segment = np.array(universe.scale), np.array(universe.market_after)
+    common = universe.common
+    value = universe.style[:, 1] > 0
+    topix = common & (segment == "0111")
+    members = {
+        TOPIX: topix,
+        "0028": topix & (scale == "TOPIX Core30"),
+        "002D": topix & np.isin(scale, ["TOPIX Small 1", "TOPIX Small 2"]),
+        "0070": common & (segment == "0113"),
+        "0075": np.array([product == "013" for product in universe.product]),
+        "8100": topix & value,
+        "8200": topix & ~value,
+        "0500": topix,
+        "0501": common & (segment == "0112"),
+        "0502": common & (segment == "0113"),
+    }
+    return members | {sector_code(s): common & (universe.sector == s) for s in range(len(SECTORS))}
+
+
+@dataclass(frozen=True)
+class IndexBars:
+    """Open, high, low, close [days, indices] of the indices `codes`."""
+
+    codes: list[str]
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+
+
+def draw_indices(universe: Universe, quotes: Quotes, closes: Closes, noise: Noise, seed: int) -> IndexBars:
+    """Capitalisation-weighted indices of the members' returns; one without members moves with the market and its sector."""
+    rng = np.random.default_rng([seed, 8])
+    members = _members(universe)
+    codes = sorted(members)
+    days, count = len(closes.close), len(codes)
+    moved = np.nan_to_num(closes.returns())
+    gap = np.where(quotes.traded, quotes.open / quotes.close * (1 + moved) - 1, moved)
+    weight = np.ones_like(closes.close)
+    weight[1:] = closes.close[:-1] * shares_issued(universe, closes)[:-1]
+    weight *= quotes.traded
+    close, opened = np.zeros((days, count)), np.zeros((days, count))
+    for place, code in enumerate(codes):
+        inside = members[code]
+        total = weight[:, inside].sum(axis=1)
+        for target, source in ((close, moved), (opened, gap)):
+            mean = (weight[:, inside] * source[:, inside]).sum(axis=1) / np.maximum(total, 1.0)
+            target[:, place] = np.where(total > 0, mean, _stand_in(code, noise))
+    close[0] = 0.0
+    levels = np.array([_LEVELS.get(code, _SECTOR_LEVEL) for code in codes])
+    level = levels * np.cumprod(1 + close, axis=0)
+    before = np.vstack([levels[None], level[:-1]])
+    start = before * (1 + opened)
+    reach = 0.35 * np.abs(noise.market[:, None]) + 0.002
+    high = np.maximum(start, level) * (1 + reach * np.abs(rng.standard_normal((days, count))) * 0.6)
+    low = np.minimum(start, level) * (1 - reach * np.abs(rng.standard_normal((days, count))) * 0.6)
+    return IndexBars(codes, np.round(start, 2), np.round(high, 2), np.round(low, 2), np.round(level, 2))
+
+
+def _stand_in(code: str, noise: Noise) -> Floats:
+    sector = int(code, 16) - 0x40
+    return noise.market + (noise.sectors[:, sector] if 0 <= sector < len(SECTORS) else 0.0)
+
+
+def indices_table(bars: IndexBars, days: list[date], trading: NDArray[np.bool_]) -> pl.DataFrame:
+    """One row per business day and index. A day without trading repeats the previous close."""
+    row = np.maximum(np.cumsum(trading) - 1, 0)
+    still = ~trading[:, None]
+    shape = (len(days), len(bars.codes))
+    flat = {
+        name: np.where(still, bars.close[row], values[row]).ravel()
+        for name, values in {"O": bars.open, "H": bars.high, "L": bars.low, "C": bars.close}.items()
+    }
+    dates = np.repeat(np.array([day.isoformat() for day in days]), shape[1])
+    table = pl.DataFrame({"Date": dates, "Code": np.tile(np.array(bars.codes), shape[0]), **flat})
+    late = pl.col("Code").is_in(["0500", "0501", "0502"]) & (pl.col("Date") < SEGMENT_INDICES_SINCE.isoformat())
+    return table.filter(~late)
+
+
+def topix_table(indices: pl.DataFrame) -> pl.DataFrame:
+    """The same bars as index 0000, in the shape of /indices/bars/daily/topix."""
+    return indices.filter(pl.col("Code") == TOPIX).drop("Code")

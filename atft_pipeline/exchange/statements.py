@@ -1,0 +1,360 @@
+"""Disclosures of the simulated companies: results, forecasts and their revisions, as the 111 strings of /fins/summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.exchange.accounts import Accounts, Dates, Floats, Ints
+from atft_pipeline.exchange.summary_fields import COLUMNS, DECIMALS, FLAGS
+from atft_pipeline.exchange.universe import Universe
+
+CLOSE_CHANGE = np.datetime64("2024-11-05")
+"""From here on the favourite minute of disclosure is 15:30, not 15:00."""
+
+RESULT, CORRECTION, FORECAST, DIVIDEND = range(4)
+"""Kinds of documents: results, their restatement, a revised earnings forecast, a revised dividend forecast."""
+
+_LATEST_DAYS = 45
+_REVISIONS_A_MONTH = 0.10
+_DIVIDEND_REVISIONS_A_MONTH = 0.025
+_REVISED_WITH_RESULTS = 0.15
+_CORRECTED = 0.012
+_TIMES = ("15:00:00", "15:30:00", "16:00:00", "11:30:00", "12:00:00", "13:00:00", "14:00:00", "10:30:00", "17:10:00")
+_TIME_ODDS = (0.36, 0.13, 0.10, 0.09, 0.07, 0.07, 0.10, 0.04, 0.04)
+_PERIODS = np.array(["1Q", "2Q", "3Q", "FY"])
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents in order of issue, target year and disclosure; every array has one entry per document."""
+
+    kind: Ints
+    issue: Ints
+    quarter: Ints
+    """Column of the accounts: the period of a result, the last quarter of the year that a revision speaks of."""
+    day: Dates
+    time: NDArray[np.str_]
+    revises: NDArray[np.bool_]
+    """The document states a new earnings forecast; otherwise it repeats the last one for the same year."""
+
+    @property
+    def target(self) -> Ints:
+        """Column of the accounts that ends the year the forecast speaks of: results of a year forecast the next."""
+        ends = self.quarter // 4 * 4 + 3
+        return np.where((self.kind <= CORRECTION) & (self.quarter % 4 == 3), ends + 4, ends)
+
+
+def fin_summary_table(
+    universe: Universe,
+    accounts: Accounts,
+    linear: Floats,
+    adjustment: Floats,
+    business: list[date],
+    trading: list[date],
+    seed: int,
+) -> pl.DataFrame:
+    """Every document disclosed in the history, all fields as strings ("" for missing), sorted by (DiscDate, Code).
+
+    `linear` and `adjustment` (product of the factors so far) are [trading days, issues].
+    """
+    rng = np.random.default_rng([seed, 11])
+    documents = _ordered(_draw_documents(rng, universe, accounts, linear, business, trading))
+    days = np.array(trading, dtype="datetime64[D]")
+    known = np.maximum(np.searchsorted(days, documents.day) - 1, 0)  # last close before the day of disclosure
+    mood = linear[known, documents.issue]
+    ratio = adjustment[np.minimum(np.searchsorted(days, documents.day), len(days) - 1), documents.issue]
+    ended = np.clip(
+        np.searchsorted(days, accounts.quarter_end[documents.issue, documents.quarter], side="right") - 1, 0, None
+    )
+    shares = np.round(universe.shares[documents.issue] / adjustment[ended, documents.issue])
+    numbers = _forecasts(rng, accounts, documents, mood, ratio, shares)
+    numbers |= _actuals(rng, accounts, documents, shares, ratio)
+    _choose_basis(accounts, documents, numbers)
+    return _as_strings(universe, accounts, documents, numbers)
+
+
+def _draw_documents(
+    rng: np.random.Generator,
+    universe: Universe,
+    accounts: Accounts,
+    linear: Floats,
+    business: list[date],
+    trading: list[date],
+) -> Documents:
+    open_days = np.array(business, dtype="datetime64[D]")
+    issues, quarters = accounts.quarter_end.shape
+    habit = np.clip(_LATEST_DAYS - rng.exponential(4.5, issues), 24, _LATEST_DAYS)
+    lag = np.clip(habit[:, None] + rng.integers(-1, 2, (issues, quarters)), 22, _LATEST_DAYS).astype(np.int64)
+    wanted = accounts.quarter_end + lag.astype("timedelta64[D]")
+    place = np.searchsorted(open_days, wanted, side="right") - 1
+    told = open_days[np.maximum(place, 0)]
+    inside = (place >= 0) & (wanted <= open_days[-1]) & (told > accounts.quarter_end) & universe.common[:, None]
+    inside &= _listed(universe, np.maximum(place, 0), np.arange(issues)[:, None])
+    issue, quarter = np.nonzero(inside)
+    count = len(issue)
+    clock = _times(rng, told[issue, quarter], rng.choice(len(_TIMES), p=_TIME_ODDS, size=issues)[issue])
+    results = Documents(
+        np.full(count, RESULT), issue, quarter, told[issue, quarter], clock, rng.random(count) < _REVISED_WITH_RESULTS
+    )
+    both = (rng.random(count) < 0.5) & results.revises & (quarter % 4 != 3)
+    restated = rng.random(count) < _CORRECTED
+    following = np.minimum(np.searchsorted(open_days, results.day) + 1, len(open_days) - 1)
+    restated &= (open_days[following] > results.day) & _listed(universe, following, issue)
+    parts = [
+        results,
+        Documents(
+            np.full(both.sum(), FORECAST), issue[both], quarter[both] // 4 * 4 + 3, results.day[both], clock[both],
+            np.ones(both.sum(), dtype=bool),
+        ),
+        Documents(
+            np.full(restated.sum(), CORRECTION), issue[restated], quarter[restated], open_days[following][restated],
+            np.full(restated.sum(), "15:00:00"), np.zeros(restated.sum(), dtype=bool),
+        ),
+        _revisions(rng, FORECAST, universe, accounts, linear, open_days, wanted),
+        _revisions(rng, DIVIDEND, universe, accounts, linear, open_days, wanted),
+    ]  # fmt: skip
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(results)}
+    return Documents(**joined)
+
+
+def _listed(universe: Universe, place: Ints, issue: Ints) -> NDArray[np.bool_]:
+    return (place >= universe.first[issue]) & (place < universe.last[issue])
+
+
+def _times(rng: np.random.Generator, day: Dates, habit: Ints) -> NDArray[np.str_]:
+    """Times of disclosure: each company has a habit and keeps it four times out of five."""
+    other = rng.choice(len(_TIMES), p=_TIME_ODDS, size=len(day))
+    time = np.array(_TIMES)[np.where(rng.random(len(day)) < 0.8, habit, other)]
+    return np.where((day >= CLOSE_CHANGE) & (time == "15:00:00"), "15:30:00", time)
+
+
+def _revisions(
+    rng: np.random.Generator,
+    kind: int,
+    universe: Universe,
+    accounts: Accounts,
+    linear: Floats,
+    open_days: Dates,
+    told: Dates,
+) -> Documents:
+    """Revisions between results, likelier while the characteristic is far from zero; a few fall on a Saturday."""
+    months = np.unique(open_days.astype("datetime64[M]"))
+    issues = len(universe.codes)
+    month, issue = np.divmod(np.arange(len(months) * issues), issues)
+    rate = _REVISIONS_A_MONTH if kind == FORECAST else _DIVIDEND_REVISIONS_A_MONTH
+    first = np.searchsorted(open_days, months.astype("datetime64[D]"))
+    length = np.diff(np.append(first, len(open_days)))
+    place = first[month] + (rng.random(len(month)) * length[month]).astype(np.int64)
+    strength = np.abs(linear[np.clip(place - 2, 0, len(linear) - 1), issue])
+    chosen = rng.random(len(month)) < rate * (0.4 + 0.75 * strength)
+    chosen &= _listed(universe, place, issue) & universe.common[issue]
+    place, issue = place[chosen], issue[chosen]
+    day = open_days[place]
+    saturday = (day.astype(np.int64) % 7 == 1) & (rng.random(len(day)) < 0.02) & (day < open_days[-1])  # 1970-01-02: Friday
+    saturday &= place + 1 < universe.last[issue]
+    day = np.where(saturday, day + np.timedelta64(1, "D"), day)
+    year_ends = told[:, 3::4]
+    quarter = (day[:, None] >= year_ends[issue]).sum(axis=1) * 4 + 3  # the first year whose results are not out
+    time = _times(rng, day, rng.choice(len(_TIMES), p=_TIME_ODDS, size=issues)[issue])
+    keep = quarter < accounts.quarter_end.shape[1] - 4
+    count = int(keep.sum())
+    return Documents(
+        np.full(count, kind), issue[keep], quarter[keep], day[keep], time[keep], np.full(count, kind == FORECAST)
+    )
+
+
+def _ordered(documents: Documents) -> Documents:
+    """By issue, target year, day and time, results first; the first document of a target year states its forecast."""
+    order = np.lexsort((documents.kind, documents.time, documents.day, documents.target, documents.issue))
+    moved = Documents(**{name: values[order] for name, values in vars(documents).items()})
+    moved.revises[_starts(moved)] = True
+    return moved
+
+
+def _starts(documents: Documents) -> NDArray[np.bool_]:
+    """First document of each issue and target year."""
+    start = np.ones(len(documents.issue), dtype=bool)
+    same = documents.issue[1:] == documents.issue[:-1]
+    start[1:] = ~(same & (documents.target[1:] == documents.target[:-1]))
+    return start
+
+
+def _forecasts(
+    rng: np.random.Generator, accounts: Accounts, documents: Documents, mood: Floats, ratio: Floats, shares: Floats
+) -> dict[str, Floats]:
+    """Forecast fields. A new forecast is the plan, moved by the characteristic as it stood before the disclosure."""
+    issue, target = documents.issue, documents.target
+    year = target[:, None] - np.arange(3, -1, -1)
+    sales = accounts.planned_sales[issue[:, None], year].sum(axis=1)
+    operating = accounts.planned_operating[issue[:, None], year].sum(axis=1)
+    noise = rng.standard_normal((2, len(issue)))
+    sales = sales * (1 + 0.03 * mood + 0.02 * noise[0])
+    operating = operating + (0.22 * mood + 0.10 * noise[1]) * (0.01 * sales + np.abs(operating))
+    latest = np.maximum.accumulate(np.where(documents.revises, np.arange(len(issue)), 0))
+    sales, operating = sales[latest], operating[latest]
+    raises = documents.kind == DIVIDEND
+    steps = np.cumsum(np.where(raises, np.where(mood + rng.standard_normal(len(issue)) > -0.3, 1, -1), 0))
+    start = np.maximum.accumulate(np.where(_starts(documents), np.arange(len(issue)), 0))
+    before = np.where(start > 0, steps[np.maximum(start - 1, 0)], 0)
+    planned = accounts.dividend[issue, target] / ratio_to_first(ratio)
+    dividend = np.round(planned * np.maximum(1 + 0.12 * (steps - before), 0.0))
+    half = np.floor(dividend / 2)
+    net = shares * (1 - accounts.treasury[issue])
+    profit = 0.69 * 1.02 * operating
+    full = {"Sales": sales, "OP": operating, "OdP": 1.02 * operating, "NP": profit, "EPS": profit / net}
+    full |= {"Div2Q": half, "DivFY": dividend - half, "DivAnn": dividend}
+    full["PayoutRatioAnn"] = np.where(profit > 0, dividend * net / np.maximum(profit, 1.0), np.nan)
+    result = documents.kind <= CORRECTION
+    next_year = result & (documents.quarter % 4 == 3)
+    fields: dict[str, Floats] = {}
+    for name, values in full.items():
+        is_dividend = name.startswith(("Div", "Payout"))
+        wanted = documents.kind != (FORECAST if is_dividend else DIVIDEND)
+        fields[f"F{name}"] = np.where(wanted & ~next_year, values, np.nan)
+        fields[f"NxF{'Np' if name == 'NP' else name}"] = np.where(wanted & next_year, values, np.nan)
+    first_half = (issue % 3 == 0) & result & (documents.quarter % 4 == 0)
+    for name in ("Sales", "OP", "OdP", "NP", "EPS"):
+        fields[f"F{name}2Q"] = np.where(first_half, 0.48 * full[name], np.nan)
+    return fields
+
+
+def ratio_to_first(ratio: Floats) -> Floats:
+    """Shares now per share of the first day: the inverse of the product of the factors so far."""
+    return 1.0 / ratio
+
+
+def _actuals(
+    rng: np.random.Generator, accounts: Accounts, documents: Documents, shares: Floats, ratio: Floats
+) -> dict[str, Floats]:
+    """Fields of the period's results; NaN in revisions. A restatement moves the profits a little."""
+    issue, quarter = documents.issue, documents.quarter
+    result = documents.kind <= CORRECTION
+    final = result & (quarter % 4 == 3)
+    half_or_final = result & (quarter % 2 == 1)
+    change = np.where(documents.kind == CORRECTION, 1 + 0.01 * rng.standard_normal(len(issue)), 1.0)
+
+    def yen(flow: Floats) -> Floats:
+        return np.where(result, np.round(accounts.year_to_date(flow)[issue, quarter] * change / 1e6) * 1e6, np.nan)
+
+    treasury = np.round(shares * accounts.treasury[issue])
+    net = shares - treasury
+    profit = yen(accounts.profit)
+    equity = np.where(result, np.round(accounts.equity[issue, quarter] / 1e6) * 1e6, np.nan)
+    assets = np.where(result, np.round(accounts.assets[issue, quarter] / 1e6) * 1e6, np.nan)
+    operations = profit * 1.3 + 0.01 * assets * rng.standard_normal(len(issue))
+    investing = -0.6 * np.abs(operations) * rng.uniform(0.5, 1.5, len(issue))
+    dividend = np.round(accounts.dividend[issue, quarter // 4 * 4 + 3] * ratio)
+    half = np.floor(dividend / 2)
+    return {
+        "Sales": yen(accounts.sales),
+        "OP": yen(accounts.operating),
+        "OdP": yen(accounts.ordinary),
+        "NP": profit,
+        "EPS": profit / net,
+        "TA": assets,
+        "Eq": equity,
+        "ShEq": equity,
+        "EqAR": equity / assets,
+        "BPS": np.where(final, equity / net, np.nan),
+        "ROE": np.where(final, profit / equity, np.nan),
+        "CFO": np.where(half_or_final, np.round(operations / 1e6) * 1e6, np.nan),
+        "CFI": np.where(half_or_final, np.round(investing / 1e6) * 1e6, np.nan),
+        "CFF": np.where(half_or_final, np.round(-0.3 * operations / 1e6) * 1e6, np.nan),
+        "CashEq": np.where(half_or_final, np.round(0.12 * assets / 1e6) * 1e6, np.nan),
+        "ShOutFY": np.where(result, shares, np.nan),
+        "TrShFY": np.where(result, treasury, np.nan),
+        "AvgSh": np.where(result, net, np.nan),
+        "Div2Q": np.where(result & (quarter % 4 >= 1), half, np.nan),
+        "DivFY": np.where(final, dividend - half, np.nan),
+        "DivAnn": np.where(final, dividend, np.nan),
+        "DivTotalAnn": np.where(final, np.round(dividend * net), np.nan),
+        "PayoutRatioAnn": np.where(final & (profit > 0), dividend * net / np.maximum(profit, 1.0), np.nan),
+    }
+
+
+def _choose_basis(accounts: Accounts, documents: Documents, numbers: dict[str, Floats]) -> None:
+    """Blank what a company does not report, and move an unconsolidated company's figures to the NC fields."""
+    issue = documents.issue
+    for name in list(numbers):
+        if name.endswith(("OP", "OP2Q")):
+            numbers[name][accounts.bank[issue]] = np.nan
+        if "OdP" in name:
+            numbers[name][accounts.ifrs[issue]] = np.nan
+    alone = accounts.unconsolidated[issue]
+    for name in ("Sales", "OP", "OdP", "NP", "EPS", "TA", "Eq", "EqAR", "BPS", "ShEq", "ROE"):
+        _move(numbers, name, f"NC{name}", alone)
+    for stem in ("Sales", "OP", "OdP", "NP", "EPS"):
+        _move(numbers, f"F{stem}", f"FNC{stem}", alone)
+        _move(numbers, f"F{stem}2Q", f"FNC{stem}2Q", alone)
+        _move(numbers, f"NxF{'Np' if stem == 'NP' else stem}", f"NxFNC{stem}", alone)
+
+
+def _move(numbers: dict[str, Floats], source: str, target: str, where: NDArray[np.bool_]) -> None:
+    numbers[target] = np.where(where, numbers[source], np.nan)
+    numbers[source] = np.where(where, np.nan, numbers[source])
+
+
+def _document_types(accounts: Accounts, documents: Documents) -> NDArray[np.str_]:
+    issue = documents.issue
+    basis = np.where(accounts.unconsolidated[issue], "NonConsolidated", "Consolidated")
+    standard = np.where(accounts.ifrs[issue] & ~accounts.unconsolidated[issue], "IFRS", "JP")
+    period = _PERIODS[documents.quarter % 4]
+    results = np.char.add(np.char.add(np.char.add(period, "FinancialStatements_"), np.char.add(basis, "_")), standard)
+    revision = np.where(documents.kind == FORECAST, "EarnForecastRevision", "DividendForecastRevision")
+    return np.where(documents.kind <= CORRECTION, results, revision)
+
+
+def _as_strings(
+    universe: Universe, accounts: Accounts, documents: Documents, numbers: dict[str, Floats]
+) -> pl.DataFrame:
+    """The table: keys, numbers as strings, flags as "true" or "false"."""
+    issue, quarter = documents.issue, documents.quarter
+    one, ends = np.timedelta64(1, "D"), quarter // 4 * 4 + 3
+    year_end = accounts.quarter_end[issue, ends]
+    next_end = accounts.quarter_end[issue, ends + 4]
+    start = (year_end.astype("datetime64[M]") - 11).astype("datetime64[D]")
+    keys = {
+        "DiscDate": documents.day,
+        "CurPerSt": start,
+        "CurPerEn": accounts.quarter_end[issue, quarter],
+        "CurFYSt": start,
+        "CurFYEn": year_end,
+        "NxtFYSt": np.where(documents.target > ends, year_end + one, np.datetime64("NaT")),
+        "NxtFYEn": np.where(documents.target > ends, next_end, np.datetime64("NaT")),
+    }
+    columns = {name: np.where(np.isnat(days), "", np.datetime_as_string(days)) for name, days in keys.items()}
+    columns |= {
+        "DiscTime": documents.time,
+        "Code": np.array(universe.codes)[issue],
+        "DocType": _document_types(accounts, documents),
+        "CurPerType": np.where(documents.kind <= CORRECTION, _PERIODS[quarter % 4], "FY"),
+    }
+    series = {name: pl.Series(name, values.astype(str)) for name, values in columns.items()}
+    for name, values in numbers.items():
+        decimals = DECIMALS.get(name, 0)
+        number = pl.Series(name, np.round(values, decimals)).fill_nan(None)
+        series[name] = (number if decimals else number.cast(pl.Int64)).cast(pl.String).fill_null("")
+    for name in FLAGS:
+        raised = documents.kind == CORRECTION if name == "RetroRst" else np.zeros(len(issue), dtype=bool)
+        flag = np.where(documents.kind <= CORRECTION, np.where(raised, "true", "false"), "")
+        series[name] = pl.Series(name, flag)
+    series["DiscNo"] = pl.Series("DiscNo", _numbers(documents))
+    blank = pl.lit("").cast(pl.String)
+    table = pl.DataFrame(list(series.values()))
+    table = table.with_columns(blank.alias(name) for name in COLUMNS if name not in series)
+    return table.select(COLUMNS).sort("DiscDate", "Code", "DiscTime", "DiscNo")
+
+
+def _numbers(documents: Documents) -> NDArray[np.str_]:
+    """Unique 14-digit document numbers in order of disclosure; the date in one of twenty is the day before."""
+    order = np.lexsort((documents.issue, documents.kind, documents.time, documents.day))
+    serial = np.empty(len(order), dtype=np.int64)
+    serial[order] = np.arange(len(order))
+    received = documents.day - (serial % 20 == 7).astype("timedelta64[D]")
+    stamp = np.char.replace(np.datetime_as_string(received).astype(str), "-", "")
+    return np.char.add(stamp, np.char.zfill((serial % 1_000_000).astype(str), 6))
