@@ -243,6 +243,7 @@ def connect(
     origin: str = "",
     patience: Patience | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
 ) -> Client:
     """A client for `base_url` (empty: the official service).
 
@@ -262,7 +263,7 @@ def connect(
         base_url,
         key,
         chosen,
-        Limiter(plan_windows(per_minute, fins), limits_file, sleep=sleep),
+        Limiter(plan_windows(per_minute, fins), limits_file, clock=clock, sleep=sleep),
         origin=origin or (urlparse(base_url).hostname or base_url),
         patience=patience,
         sleep=sleep,

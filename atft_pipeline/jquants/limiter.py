@@ -109,8 +109,8 @@ class Limiter:
 
     @staticmethod
     def _bounded(wait: float, longest: float) -> float:
-        # A wall clock that was set back must not block for hours.
-        return wait if wait <= longest else 0.0
+        # A wall clock that was set back must not block for hours; one second absorbs rounding.
+        return wait if wait <= longest + 1.0 else 0.0
 
     def _open(self, file: Path | None, cells: int) -> tuple[int | None, memoryview[float]]:
         if file is None:

@@ -1,0 +1,174 @@
+"""A small scripted stand-in for the API: a few stocks, three months, and whatever misbehaviour a test plants."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlparse
+
+from jquantsapi import constants
+
+API_KEY = "secret-key-4f1c9e"
+CODES = [f"{number}0" for number in range(1301, 1341)]
+FIRST, LAST = date(2024, 4, 1), date(2024, 7, 31)
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Reply:
+    """What the server sends instead of the honest answer. `body` None: the honest body under this status."""
+
+    status: int = 200
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int = 0
+    """Bytes missing at the end, against Content-Length."""
+
+
+Script = Callable[[str, dict[str, str], int], Reply | None]
+"""(path, parameters, number of this request to the same path and parameters, from 1) -> a reply, or None: honest."""
+
+
+def message(text: str, status: int, **headers: str) -> Reply:
+    return Reply(status, json.dumps({"message": text}).encode(), headers)
+
+
+def is_business(day: date) -> bool:
+    return day.weekday() < 5
+
+
+def rows_of(path: str, params: dict[str, str]) -> list[Row]:
+    """The honest rows of a request."""
+    if "date" in params:
+        first = last = date.fromisoformat(params["date"])
+    else:
+        first, last = date.fromisoformat(params["from"]), date.fromisoformat(params["to"])
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    days = [day for day in days if FIRST <= day <= LAST]
+    return [row for day in days for row in DAILY[path](day)]
+
+
+def _calendar(day: date) -> list[Row]:
+    return [{"Date": f"{day}", "HolDiv": "1" if is_business(day) else "0"}]
+
+
+def _master(day: date) -> list[Row]:
+    texts = dict.fromkeys(constants.EQ_MASTER_COLUMNS_V2, "x") | {"S33": "0050", "Mkt": "0111", "ScaleCat": "-"}
+    return [texts | {"Date": f"{day}", "Code": code} for code in CODES] if is_business(day) else []
+
+
+def _bar(day: date, code: str) -> Row:
+    price = 1000.0 + int(code) % 97 + day.toordinal() % 13
+    return {
+        "Date": f"{day}", "Code": code, "O": price, "H": price + 2, "L": price - 2, "C": price + 1, "UL": "0",
+        "LL": "0", "Vo": 1200, "Va": price * 1200, "AdjFactor": 1.0, "AdjO": price, "AdjH": price + 2,
+        "AdjL": price - 2, "AdjC": price + 1, "AdjVo": 1200, "MktCap": None, "ExRT": None,
+    }  # fmt: skip
+
+
+def _bars(day: date) -> list[Row]:
+    return [_bar(day, code) for code in CODES] if is_business(day) else []
+
+
+def _topix(day: date) -> list[Row]:
+    return [{"Date": f"{day}", "O": 2700.0, "H": 2710.0, "L": 2690.5, "C": 2701.25}] if is_business(day) else []
+
+
+def _indices(day: date) -> list[Row]:
+    return [row | {"Code": code} for code in ("0000", "002A", "0040") for row in _topix(day)]
+
+
+def _statements(day: date) -> list[Row]:
+    if day.day != 11:  # 2024-05-11 is a Saturday
+        return []
+    texts = dict.fromkeys(constants.FIN_SUMMARY_COLUMNS_V2, "")
+    known = {"DiscDate": f"{day}", "DiscTime": "15:30:00", "CurPerType": "FY", "CurPerEn": "2024-03-31", "NP": "-1500"}
+    return [texts | known | {"Code": CODES[n], "DiscNo": f"2024{day:%m%d}00{n}"} for n in range(2)]
+
+
+def _flows(day: date) -> list[Row]:
+    if day.weekday() != 3:  # published on Thursdays
+        return []
+    numbers = dict.fromkeys(constants.EQ_INVESTOR_TYPES_COLUMNS_V2[4:], 1000.0)
+    week = {"PubDate": f"{day}", "StDate": f"{day - timedelta(days=10)}", "EnDate": f"{day - timedelta(days=6)}"}
+    return [week | {"Section": section} | numbers for section in ("TSEPrime", "TSEGrowth")]
+
+
+DAILY: dict[str, Callable[[date], list[Row]]] = {
+    "/markets/calendar": _calendar,
+    "/equities/master": _master,
+    "/equities/bars/daily": _bars,
+    "/indices/bars/daily/topix": _topix,
+    "/indices/bars/daily": _indices,
+    "/fins/summary": _statements,
+    "/equities/investor-types": _flows,
+}
+
+
+class ScriptedExchange:
+    """Serves `rows_of` in pages of `page_rows`; `script` and `edit` plant faults, `log` holds every request."""
+
+    def __init__(self) -> None:
+        self.script: Script = lambda path, params, number: None
+        self.edit: Callable[[str, list[Row]], list[Row]] = lambda path, rows: rows
+        self.page_rows = 100
+        self.log: list[tuple[str, dict[str, str]]] = []
+        self.keys_seen: set[str] = set()
+        self._lock = threading.Lock()
+        exchange = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                url = urlparse(self.path)
+                reply = exchange.answer(url.path.removeprefix("/v2"), dict(parse_qsl(url.query)))
+                exchange.keys_seen.add(self.headers.get("x-api-key", ""))
+                assert reply.body is not None
+                self.send_response(reply.status)
+                self.send_header("Content-Length", str(len(reply.body)))
+                for name, value in reply.headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(reply.body[: len(reply.body) - reply.cut])
+                self.close_connection = bool(reply.cut)
+
+            def log_message(self, *args: object) -> None:
+                """Tests read `log` instead."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v2"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def forget(self) -> None:
+        self.log.clear()
+
+    def answer(self, path: str, params: dict[str, str]) -> Reply:
+        with self._lock:
+            self.log.append((path, params))
+            number = self.log.count((path, params))
+        planned = self.script(path, params, number) or Reply()
+        if planned.body is None:
+            planned.body = json.dumps(self._page(path, params)).encode()
+        return planned
+
+    def _page(self, path: str, params: dict[str, str]) -> dict[str, Any]:
+        rows = self.edit(path, rows_of(path, params))
+        begin = int(params.get("pagination_key", "0"))
+        if path == "/markets/calendar":
+            return {"data": rows}
+        end = begin + self.page_rows
+        more = {"pagination_key": str(end)} if end < len(rows) else {}
+        return {"data": rows[begin:end], **more}
