@@ -108,7 +108,8 @@ def draw_accounts(universe: Universe, linear: Floats, trading: list[date], seed:
 
 def month_end(month: Ints) -> Dates:
     """Last day of a month counted from January of year 0."""
-    return ((month - 1970 * 12 + 1).astype("datetime64[M]")).astype("datetime64[D]") - np.timedelta64(1, "D")
+    following = (month - 1970 * 12 + 1).astype("datetime64[M]").astype("datetime64[D]")
+    return np.asarray(following - np.timedelta64(1, "D"), dtype="datetime64[D]")
 
 
 def _quarters(rng: np.random.Generator, issues: int, trading: list[date]) -> tuple[Dates, Ints]:

@@ -59,7 +59,9 @@ def draw_traded(universe: Universe, listed: Bools, seed: int) -> Bools:
     return traded
 
 
-def draw_quotes(universe: Universe, closes: Closes, hidden: Hidden, volatility: Floats, traded: Bools, seed: int) -> Quotes:
+def draw_quotes(
+    universe: Universe, closes: Closes, hidden: Hidden, volatility: Floats, traded: Bools, seed: int
+) -> Quotes:
     """Build the day around each close. `volatility` [days, issues] multiplies the issues' own daily volatility."""
     rng = np.random.default_rng([seed, 7])
     days, issues = closes.close.shape
@@ -105,7 +107,8 @@ def _volume(universe: Universe, closes: Closes, hidden: Hidden, surprise: Floats
         whole[t] += 0.9 * whole[t - 1]
     fleeting = 0.22 * np.minimum(surprise, 5.0) + 0.45 * hidden.left + 0.22 * rng.standard_normal((days, issues))
     shares = universe.turnover / universe.price / np.cumprod(closes.factor, axis=0)
-    return np.maximum(np.round(shares * np.exp(tide + whole + fleeting - 0.3) / _LOT), 1.0) * _LOT
+    lots: Floats = np.round(shares * np.exp(tide + whole + fleeting - 0.3) / _LOT)
+    return np.maximum(lots, 1.0) * _LOT
 
 
 def shares_issued(universe: Universe, closes: Closes) -> Floats:
@@ -132,7 +135,14 @@ def bars_table(universe: Universe, quotes: Quotes, closes: Closes, days: list[da
 
     raw = {
         name: getattr(quotes, field)[row, issue]
-        for name, field in {"O": "open", "H": "high", "L": "low", "C": "close", "Vo": "volume", "Va": "turnover"}.items()
+        for name, field in {
+            "O": "open",
+            "H": "high",
+            "L": "low",
+            "C": "close",
+            "Vo": "volume",
+            "Va": "turnover",
+        }.items()
     }
     flag = {
         "UL": traded & (raw["H"] >= closes.upper[row, issue] - 1e-6),

@@ -48,7 +48,9 @@ def weeks(days: list[date]) -> list[list[int]]:
     return [grouped[monday] for monday in sorted(grouped)]
 
 
-def investor_types_table(bars: pl.DataFrame, master: pl.DataFrame, topix: pl.DataFrame, days: list[date], seed: int) -> pl.DataFrame:
+def investor_types_table(
+    bars: pl.DataFrame, master: pl.DataFrame, topix: pl.DataFrame, days: list[date], seed: int
+) -> pl.DataFrame:
     """All weeks of a history, as published up to its last day; 56 columns, sorted by (PubDate, Section)."""
     rng = np.random.default_rng([seed, 9])
     value = _section_turnover(bars, master)
@@ -65,7 +67,9 @@ def investor_types_table(bars: pl.DataFrame, master: pl.DataFrame, topix: pl.Dat
         corrected = after[position[last] + _CORRECTED_AFTER]
         sections = _OLD if last < SEGMENT_CHANGE else _NEW
         names = [day.isoformat() for day in days[week[0] : week[-1] + 1]]
-        traded = {name: sum(value.get((day, m), 0.0) for day in names for m in codes) for name, codes in sections.items()}
+        traded = {
+            name: sum(value.get((day, m), 0.0) for day in names for m in codes) for name, codes in sections.items()
+        }
         traded[_WHOLE] = 1.02 * sum(traded.values())
         mood = rng.standard_normal(len(TYPES))
         wrong = rng.random() < 0.08
@@ -79,7 +83,7 @@ def investor_types_table(bars: pl.DataFrame, master: pl.DataFrame, topix: pl.Dat
                 rows.append({"PubDate": corrected.isoformat(), **period, **_columns(*fixed)})
     schema = {"PubDate": pl.String, "StDate": pl.String, "EnDate": pl.String, "Section": pl.String}
     numbers = {f"{name}{side}": pl.Float64 for name in _groups() for side in ("Sell", "Buy", "Tot", "Bal")}
-    return pl.DataFrame(rows, schema=schema | numbers).sort("PubDate", "Section", "StDate")
+    return pl.DataFrame(rows, schema={**schema, **numbers}).sort("PubDate", "Section", "StDate")
 
 
 def _section_turnover(bars: pl.DataFrame, master: pl.DataFrame) -> dict[tuple[str, str], float]:

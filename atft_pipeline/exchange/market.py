@@ -110,9 +110,7 @@ def draw_market(size: MarketSize) -> Market:
     scale = calibrate(planted, schedule, realise, traded & universe.common)
     effects, closes = play(scale)
     quotes = draw_quotes(universe, closes, hidden, noise.volatility, traded, size.seed)
-    return Market(
-        universe, business, trading, hidden, groups, noise, effects, closes, quotes, planted, scale, schedule
-    )
+    return Market(universe, business, trading, hidden, groups, noise, effects, closes, quotes, planted, scale, schedule)
 
 
 def market_tables(market: Market, size: MarketSize) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -129,7 +127,7 @@ def market_tables(market: Market, size: MarketSize) -> Iterator[tuple[str, pl.Da
     yield "topix", topix
     yield "indices", indices
     accounts = draw_accounts(universe, market.hidden.linear, market.trading_days, size.seed)
-    adjustment = np.cumprod(market.closes.factor, axis=0)
+    adjustment = np.asarray(np.cumprod(market.closes.factor, axis=0), dtype=np.float64)
     yield (
         "fin_summary",
         fin_summary_table(
@@ -167,7 +165,7 @@ def generate(size: MarketSize, out: Path, log: Log | None = None) -> dict[str, A
 
 @contextmanager
 def _only_one(out: Path) -> Iterator[None]:
-    with open(out.with_name(f".{out.name}.lock"), "w") as lock:
+    with open(out.with_name(f".{out.name}.generating"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -126,7 +126,9 @@ def label_columns(effects: Effects, scale: Mapping[str, float], schedule: Mappin
     return columns
 
 
-def oracle_table(codes: list[str], days: list[date], listed: Bools, trading: Bools, columns: Mapping[str, Floats]) -> pl.DataFrame:
+def oracle_table(
+    codes: list[str], days: list[date], listed: Bools, trading: Bools, columns: Mapping[str, Floats]
+) -> pl.DataFrame:
     """One row per bar. On a day without trading (`trading` [business days] false) the expectations are null."""
     day, issue = np.nonzero(listed)
     row = np.maximum(np.cumsum(trading) - 1, 0)[day]
@@ -138,8 +140,10 @@ def oracle_table(codes: list[str], days: list[date], listed: Bools, trading: Boo
     return pl.DataFrame([*keys, *values])
 
 
-def realised(columns: Mapping[str, Floats], returns: Floats, universe: Bools, planted: Mapping[str, Planted]) -> dict[str, Any]:
-    """Mean, spread and standard error of the oracle's daily correlation with the written returns, per label and part."""
+def realised(
+    columns: Mapping[str, Floats], returns: Floats, universe: Bools, planted: Mapping[str, Planted]
+) -> dict[str, Any]:
+    """Mean, spread and error of the oracle's daily correlation with the written returns, per label and part."""
     labels: dict[str, dict[str, float | int]] = {}
     for delay in DELAYS:
         for horizon in HORIZONS:

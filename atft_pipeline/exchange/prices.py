@@ -1,7 +1,7 @@
 """From returns to raw closing prices: ticks, daily limits, splits and reverse splits.
 
-The unrounded path is carried along, so that rounding to ticks never accumulates; what a price limit cuts off is lost, so
-that no limit day announces the next day's return.
+The unrounded path is carried along, so that rounding to ticks never accumulates; what a price limit cuts off is lost,
+so that no limit day announces the next day's return.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _SPLIT_CHANCE = 0.05
 _REVERSE_PRICE = 450.0
 _REVERSE_CHANCE = 0.04
 _REVERSE = 10.0
+_REST = 5
+"""Quarters that pass between two changes of one issue's share count."""
 _LOWEST = 20.0
 """Price below which nothing trades in the simulation: one tick would be a large return."""
 
@@ -95,9 +97,7 @@ def fine_ticks(universe: Universe, days: list[date]) -> Bools:
 
 def ex_dates(days: list[date]) -> list[int]:
     """Days on which splits go ex: one business day before the last of March, June, September and December."""
-    ends = [
-        i for i in range(1, len(days) - 1) if days[i].month != days[i + 1].month and days[i].month in (3, 6, 9, 12)
-    ]
+    ends = [i for i in range(1, len(days) - 1) if days[i].month != days[i + 1].month and days[i].month in (3, 6, 9, 12)]
     return [i - 1 for i in ends if i >= 1]
 
 
@@ -111,11 +111,14 @@ def price_path(universe: Universe, returns: Floats, listed: Bools, days: list[da
     events = ex_dates(days)
     luck = {day: rng.random((2, shape[1])) for day in events}
     exact = universe.price.copy()
+    rested = np.zeros(shape[1], dtype=np.int64)  # first event at which an issue may change its share count again
     close[0] = on_tick(exact, fine[0])
     for t in range(1, len(days)):
         known = listed[t] & listed[t - 1]
         if t in luck:
-            factor[t] = _split_factors(close[t - 1], known & universe.common, luck[t], events.index(t))
+            event = events.index(t)
+            factor[t] = _split_factors(close[t - 1], known & universe.common & (rested <= event), luck[t], event)
+            rested[factor[t] != 1] = event + _REST
         base = close[t - 1] * factor[t]
         tick = tick_size(base, fine[t])
         width = limit_width(base)

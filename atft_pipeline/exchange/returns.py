@@ -133,4 +133,3 @@ def simulate(
         effects.reversal[t] = -standard
         effects.graph[t] = groups.lead(standard) * counted[t]
     return Returns(np.maximum(noise.common + noise.specific + acting, _WORST), effects)
-

@@ -1,4 +1,4 @@
-"""The TSE's 33 sectors: codes, names, the 17-sector parent, and how many listed issues each has (spec of the market)."""
+"""The TSE's 33 sectors: codes, names, the 17-sector parent, and how many listed issues each has."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ def _draw_documents(
     parts = [
         results,
         Documents(
-            np.full(both.sum(), FORECAST), issue[both], quarter[both] // 4 * 4 + 3, results.day[both], clock[both],
-            np.ones(both.sum(), dtype=bool),
+            np.full(both.sum(), FORECAST), issue[both], quarter[both] // 4 * 4 + 3,
+            results.day[both], clock[both], np.ones(both.sum(), dtype=bool),
         ),
         Documents(
             np.full(restated.sum(), CORRECTION), issue[restated], quarter[restated], open_days[following][restated],
@@ -155,7 +155,8 @@ def _revisions(
     chosen &= _listed(universe, place, issue) & universe.common[issue]
     place, issue = place[chosen], issue[chosen]
     day = open_days[place]
-    saturday = (day.astype(np.int64) % 7 == 1) & (rng.random(len(day)) < 0.02) & (day < open_days[-1])  # 1970-01-02: Friday
+    friday = day.astype(np.int64) % 7 == 1  # 1970-01-02 was one
+    saturday = friday & (rng.random(len(day)) < 0.02) & (day < open_days[-1])
     saturday &= place + 1 < universe.last[issue]
     day = np.where(saturday, day + np.timedelta64(1, "D"), day)
     year_ends = told[:, 3::4]
@@ -196,7 +197,7 @@ def _forecasts(
     sales = sales * (1 + 0.03 * mood + 0.02 * noise[0])
     operating = operating + (0.22 * mood + 0.10 * noise[1]) * (0.01 * sales + np.abs(operating))
     latest = np.maximum.accumulate(np.where(documents.revises, np.arange(len(issue)), 0))
-    sales, operating = sales[latest], operating[latest]
+    sales, operating = np.round(sales[latest] / 1e6) * 1e6, np.round(operating[latest] / 1e6) * 1e6
     raises = documents.kind == DIVIDEND
     steps = np.cumsum(np.where(raises, np.where(mood + rng.standard_normal(len(issue)) > -0.3, 1, -1), 0))
     start = np.maximum.accumulate(np.where(_starts(documents), np.arange(len(issue)), 0))
@@ -205,8 +206,9 @@ def _forecasts(
     dividend = np.round(planned * np.maximum(1 + 0.12 * (steps - before), 0.0))
     half = np.floor(dividend / 2)
     net = shares * (1 - accounts.treasury[issue])
-    profit = 0.69 * 1.02 * operating
-    full = {"Sales": sales, "OP": operating, "OdP": 1.02 * operating, "NP": profit, "EPS": profit / net}
+    profit = np.round(0.7 * operating / 1e6) * 1e6
+    ordinary = np.round(1.02 * operating / 1e6) * 1e6
+    full = {"Sales": sales, "OP": operating, "OdP": ordinary, "NP": profit, "EPS": profit / net}
     full |= {"Div2Q": half, "DivFY": dividend - half, "DivAnn": dividend}
     full["PayoutRatioAnn"] = np.where(profit > 0, dividend * net / np.maximum(profit, 1.0), np.nan)
     result = documents.kind <= CORRECTION
@@ -219,7 +221,8 @@ def _forecasts(
         fields[f"NxF{'Np' if name == 'NP' else name}"] = np.where(wanted & next_year, values, np.nan)
     first_half = (issue % 3 == 0) & result & (documents.quarter % 4 == 0)
     for name in ("Sales", "OP", "OdP", "NP", "EPS"):
-        fields[f"F{name}2Q"] = np.where(first_half, 0.48 * full[name], np.nan)
+        part = 0.48 * full[name] if name == "EPS" else np.round(0.48 * full[name] / 1e6) * 1e6
+        fields[f"F{name}2Q"] = np.where(first_half, part, np.nan)
     return fields
 
 

@@ -85,7 +85,7 @@ def business_days(start: date, end: date) -> list[date]:
 
 
 def calendar_table(start: date, end: date) -> pl.DataFrame:
-    """Every calendar day from `start` to the end of the year after `end`: Date and HolDiv ("1" business day, "0" closed)."""
+    """Date and HolDiv ("1" business day, "0" closed) of every day from `start` to the end of the year after `end`."""
     last = date(end.year + 1, 12, 31)
     days = [start + timedelta(days=i) for i in range((last - start).days + 1)]
     return pl.DataFrame(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ ALPHANUMERIC_SINCE = date(2024, 1, 1)
 CODE_LETTERS = "ACDFGHJKLMNPRSTUWXY"
 """Letters that J-Quants codes use (B, E, I, O, Q, V, Z are left out)."""
 
-MARKET_VOLATILITY = 0.011
+MARKET_VOLATILITY = 0.0122
 STYLE_VOLATILITY = 0.0025
 SECTOR_VOLATILITY = 0.0045
 STYLES = 3
@@ -175,7 +176,8 @@ def _scales(cap: Floats, segment: Ints) -> list[str]:
 def _codes(rng: np.random.Generator, stocks: int, listing: list[date], first: Ints) -> list[str]:
     """Five-character codes: numeric in sector order; new listings from 2024 carry letters (130A0)."""
     letters = [f"{n}{letter}0" for n in range(130, 1000) for letter in CODE_LETTERS]
-    fresh = sorted((i for i in range(stocks) if first[i] > 0 and listing[i] >= ALPHANUMERIC_SINCE), key=lambda i: first[i])
+    new = [i for i in range(stocks) if first[i] > 0 and listing[i] >= ALPHANUMERIC_SINCE]
+    fresh = sorted(new, key=lambda i: first[i])
     numeric = np.sort(rng.choice(np.arange(1400, 9980), size=stocks, replace=False))
     codes = [f"{number}0" for number in numeric]
     for i, code in zip(fresh, letters, strict=False):
@@ -197,7 +199,7 @@ def _with_others(stocks: Universe, days: int) -> Universe:
 
     return Universe(
         codes=add(stocks.codes, "13060", "13210", f"{reit}0", f"{stocks.codes[largest][:4]}5"),
-        names=add(stocks.names, "模擬ＴＯＰＩＸ連動型上場投信", "模擬３３業種上場投信", "模擬不動産投資法人", "模擬優先株式"),
+        names=add(stocks.names, "模擬TOPIX連動型上場投信", "模擬業種別上場投信", "模擬不動産投資法人", "模擬優先株式"),
         english=add(
             stocks.english, "Simulated TOPIX ETF", "Simulated Sector ETF", "Simulated REIT", "Simulated Preferred Share"
         ),
@@ -226,7 +228,7 @@ def _sorted(universe: Universe) -> Universe:
     """The same issues in ascending code order."""
     order = sorted(range(len(universe.codes)), key=lambda i: universe.codes[i])
     place = {old: new for new, old in enumerate(order)}
-    moved = {}
+    moved: dict[str, Any] = {}
     for name, values in vars(universe).items():
         moved[name] = [values[i] for i in order] if isinstance(values, list) else values[order]
     moved["parent"] = np.array([place[int(p)] if p >= 0 else -1 for p in moved["parent"]], dtype=np.int64)
