@@ -96,10 +96,15 @@ class ATFTGATFAN(nn.Module):
             raise ValueError(f"the model was built for {c.n_features} features, the block has {width}")
         if rows < c.sequence_length:
             raise ValueError(f"a block of {rows} rows is shorter than the window of {c.sequence_length}")
+        if block.pairs.shape[0] == 0:
+            raise ValueError("the block has no (day, stock) pair to score; leave such dates out")
         if block.observed.shape != (rows, stocks):
             raise ValueError(f"observed is {tuple(block.observed.shape)}, the block's rows are {(rows, stocks)}")
         if block.sector.shape != block.pairs.shape[:1]:
             raise ValueError(f"sector is {tuple(block.sector.shape)}; give one id per pair ({block.pairs.shape[0]})")
+        if block.edge_attr.shape != (block.edge_index.shape[1], c.edge_dim):
+            want = (block.edge_index.shape[1], c.edge_dim)
+            raise ValueError(f"edge_attr is {tuple(block.edge_attr.shape)}, the edges need {want}")
 
     def _window_rows(self, block: Block) -> Tensor:
         """[T, m]: for every pair the rows of its window, oldest first, in the block flattened to [S * n]."""

@@ -38,8 +38,8 @@ class ModelConfig:
     san_period: int = 5
     edge_dim: int = 3
     forecaster_width: int = 64
-    row_chunk: int = 1024
-    """Rows of variable selection held at once (the rest waits): this bounds the memory and fits the cache."""
+    row_chunk: int = 256
+    """Rows of variable selection in work at once: few enough to stay in a processor's cache; a GPU wants thousands."""
     pair_chunk: int = 0
     """Windows encoded at once, recomputed in the backward pass; 0 keeps all of them (fastest while they fit)."""
 

@@ -14,19 +14,20 @@ class Heads(nn.Module):
         super().__init__()
         half = hidden // 2
         self.shared = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, half), nn.GELU(), nn.LayerNorm(half))
-        self.per_horizon = nn.ModuleList(
-            nn.Sequential(nn.Linear(half, half), nn.GELU(), nn.Dropout(dropout), nn.Linear(half, 1 + quantiles))
-            for _ in range(horizons)
-        )
-        for head in self.per_horizon:
-            nn.init.normal_(head[-1].weight, std=0.02)
-            nn.init.zeros_(head[-1].bias)
+        self.per_horizon = nn.ModuleList(_one_head(half, 1 + quantiles, dropout) for _ in range(horizons))
 
     def forward(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """c [m, hidden] -> (score, quantiles), in float32."""
         shared = self.shared(c)
         raw = torch.stack([head(shared) for head in self.per_horizon], 1).float()  # [m, H, 1 + Q]
         return raw[..., 0], ordered_quantiles(raw[..., 1:])
+
+
+def _one_head(width: int, outputs: int, dropout: float) -> nn.Sequential:
+    last = nn.Linear(width, outputs)
+    nn.init.normal_(last.weight, std=0.02)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), last)
 
 
 def ordered_quantiles(raw: Tensor) -> Tensor:

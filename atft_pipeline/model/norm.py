@@ -24,7 +24,10 @@ def main_component(x: Tensor, k: int, includes_dc: bool) -> Tensor:
 
 
 def slice_lengths(length: int, period: int) -> tuple[int, int]:
-    """(length of the oldest slice, number of slices). The oldest takes the remainder: a slice of one step would be 0."""
+    """(length of the oldest slice, number of slices).
+
+    The oldest takes the remainder, because a slice of a single step would be normalised to 0.
+    """
     count = length // period
     return length - period * (count - 1), count
 

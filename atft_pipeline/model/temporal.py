@@ -26,7 +26,11 @@ class StaticContext(nn.Module):
 
 
 class LastStepAttention(nn.Module):
-    """Multi-head attention with one query, the newest step, over the observed steps of the window."""
+    """Multi-head attention with one query, the newest step, over the observed steps of the window.
+
+    With one query, keys and values need not be formed: q . (K s) = (K^T q) . s, and a mean of values is the value of
+    the mean. Both projections then act once per window and head instead of once per step.
+    """
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -39,16 +43,17 @@ class LastStepAttention(nn.Module):
 
     def forward(self, steps: Tensor, observed: Tensor) -> Tensor:
         """steps [t, m, hidden], observed [t, m] -> [m, hidden]."""
-        length, count, hidden = steps.shape
-        split = (count, self.heads, hidden // self.heads)
-        query = self.query(steps[-1]).view(split)
-        scores = (self.key(steps).view(length, *split) * query).sum(-1).float() * split[-1] ** -0.5  # [t, m, heads]
-        asked = observed.clone()
-        asked[-1] = True  # the query's own step: a window with nothing else observed stays finite
-        scores = scores.masked_fill(~asked[..., None], float("-inf"))
-        weights = F.dropout(torch.softmax(scores, 0), self.dropout, self.training)
-        mixed = (weights[..., None] * self.value(steps).view(length, *split)).sum(0)
-        return self.out(mixed.reshape(count, hidden))
+        by_head = (self.heads, -1, steps.shape[-1])  # rows of a projection, split by head
+        by_window = steps.transpose(0, 1)
+        query = self.query(steps[-1]).unflatten(-1, (self.heads, -1))
+        asking = torch.einsum("mhk,hkc->mhc", query, self.key.weight.view(by_head))
+        scores = (asking @ by_window.transpose(1, 2)).float() * query.shape[-1] ** -0.5  # [m, heads, t]
+        asked = observed.t().clone()
+        asked[:, -1] = True  # the query's own step: a window with nothing else observed stays finite
+        weights = torch.softmax(scores.masked_fill(~asked[:, None], float("-inf")), -1)
+        mixed = F.dropout(weights, self.dropout, self.training).to(by_window.dtype) @ by_window  # [m, heads, hidden]
+        value = torch.einsum("mhc,hkc->mhk", mixed, self.value.weight.view(by_head)).flatten(1) + self.value.bias
+        return self.out(value)
 
 
 class Temporal(nn.Module):
@@ -57,7 +62,7 @@ class Temporal(nn.Module):
     def __init__(self, hidden: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.lstm = nn.LSTM(hidden, hidden, layers, dropout=dropout if layers > 1 else 0.0)
-        self.enrich = GatedResidual(hidden, dropout)
+        self.enrich = GatedResidual(hidden)
         self.attention = LastStepAttention(hidden, heads, dropout)
         self.attention_skip = GatedSkip(hidden, dropout)
         self.position_wise = GatedResidual(hidden, dropout)

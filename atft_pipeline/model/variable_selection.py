@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPS = 1e-5
+from atft_pipeline.model.weighted_values import Table, weighted_values
 
 
 class SelectionWeights(nn.Module):
@@ -46,33 +46,14 @@ class FeatureValues(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(n_features, width))
         self.norm_bias = nn.Parameter(torch.zeros(n_features, width))
 
-    def table(self, features: Tensor) -> tuple[Tensor, ...]:
-        """The parameters of `features` [f] in the form that `weighted_values` takes."""
+    def table(self, features: Tensor) -> Table:
+        """The parameters of `features` [f] as `weighted_values` takes them."""
         embed, offset, inner = self.embed_weight[features], self.embed_bias[features], self.inner_weight[features]
-        # A scalar's embedding is x w + b, so the first layer is x (W w) + (W b + c): no product per row.
+        # A scalar's embedding is x w + b, so the inner layer is x (W w) + (W b + c): no product per row.
         slope = (inner @ embed[:, :, None])[:, :, 0]
         shift = (inner @ offset[:, :, None])[:, :, 0] + self.inner_bias[features]
-        gate = self.gate_weight[features], self.gate_bias[features]
-        return embed, offset, slope, shift, *gate, self.norm_weight[features], self.norm_bias[features]
-
-
-def weighted_values(
-    x: Tensor, weights: Tensor, embed: Tensor, offset: Tensor, slope: Tensor, shift: Tensor,
-    gate: Tensor, gate_bias: Tensor, gain: Tensor, bias: Tensor,
-) -> Tensor:  # fmt: skip
-    """sum_f weights_f LN(embed_f(x_f) + GLU(gate_f ELU(slope_f x_f + shift_f))) : x, weights [f, rows] -> [width, rows].
-
-    Rows lie along the last axis: with a width of 12 to 34 that is the axis along which a processor is fast.
-    """
-    x = x[:, None]
-    hidden = F.elu(torch.addcmul(shift[:, :, None], x, slope[:, :, None]))
-    gated = F.glu(torch.baddbmm(gate_bias[:, :, None], gate, hidden), dim=1)
-    value = torch.addcmul(offset[:, :, None], x, embed[:, :, None]) + gated  # [f, width, rows]
-    mean = value.mean(1)
-    spread = torch.rsqrt(((value * value).mean(1) - mean * mean).clamp(min=0) + EPS)
-    scaled = weights * spread
-    summed = (value * gain[:, :, None] * scaled[:, None]).sum(0)
-    return summed - gain.t() @ (scaled * mean) + bias.t() @ weights
+        gate = torch.cat([self.gate_weight[features], self.gate_bias[features][:, :, None]], 2)
+        return Table(embed, offset, slope, shift, gate, self.norm_weight[features], self.norm_bias[features])
 
 
 class VariableSelection(nn.Module):
@@ -106,9 +87,7 @@ class VariableSelection(nn.Module):
         return self.norm(self.project(plain + self._sum(own, weights, self.spectral)))
 
     def _sum(self, x: Tensor, weights: Tensor, features: Tensor) -> Tensor:
-        table = self.values.table(features)
-        parts = []
-        for start in range(0, x.shape[0], self.row_chunk):
-            rows = slice(start, start + self.row_chunk)
-            parts.append(weighted_values(x[rows].t().contiguous(), weights[rows].t().contiguous(), *table))
-        return torch.cat(parts, -1).t()
+        columns = x.t().contiguous(), weights.t().contiguous()
+        # Fewer features leave room for more rows in the same cache.
+        chunk = self.row_chunk * self.weights.inner.in_features // max(1, features.shape[0])
+        return weighted_values(*columns, self.values.table(features), chunk).t()
