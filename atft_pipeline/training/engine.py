@@ -1,0 +1,341 @@
+"""The training loop: reads the phase table, trains, validates, keeps the best, and can be killed anywhere.
+
+A phase starts from the best checkpoint of the one before it, with a fresh optimiser and scheduler per stage. After each
+epoch, and every few steps, the whole state is saved; a resumed run computes what the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atft_pipeline.model.atft_gat_fan import ATFTGATFAN, ModelConfig
+from atft_pipeline.training import checkpoint, monitor
+from atft_pipeline.training.batches import Batch, BlockSource, cut, epoch_order
+from atft_pipeline.training.checkpoint import Progress
+from atft_pipeline.training.config import TrainingConfig
+from atft_pipeline.training.faults import Stopped, TrainingFault
+from atft_pipeline.training.graph import GraphRules, GraphStore
+from atft_pipeline.training.losses import Loss, LossFunction
+from atft_pipeline.training.optimiser import StageOptimiser, clip_gradients
+from atft_pipeline.training.panel_data import PanelData
+from atft_pipeline.training.phases import Phase, Stage, freeze, resolve_phases
+from atft_pipeline.training.report import Reporter
+from atft_pipeline.training.runs import RunFolder
+from atft_pipeline.training.scoring import score_dates
+from atft_pipeline.training.summary import describe, epoch_line, epoch_record, headline
+from atft_pipeline.training.targets import Targets
+from atft_pipeline.training.validation import Validator
+
+
+def choose_device(config: TrainingConfig) -> torch.device:
+    """The configured device; `auto` prefers CUDA."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def build_model(config: TrainingConfig, panel: PanelData) -> ATFTGATFAN:
+    """The model at the config's sizes for the panel's features; the seed fixes its start."""
+    checkpoint.seed_everything(config.seed)
+    return ATFTGATFAN(
+        ModelConfig(
+            n_features=panel.n_features, spectral=panel.spectral, return_channel=panel.return_channel,
+            hidden=config.hidden, value_width=config.value_width, sequence_length=config.sequence_length,
+            attention_heads=config.attention_heads, dropout=config.dropout, horizons=panel.horizons,
+            row_chunk=config.row_chunk, pair_chunk=config.pair_chunk,
+        )
+    )  # fmt: skip
+
+
+class Trainer:
+    """One run: `train()` goes through the phases that are not finished yet."""
+
+    def __init__(
+        self, config: TrainingConfig, panel: PanelData, folder: RunFolder, reporter: Reporter,
+        heartbeat: monitor.Heartbeat, stop: threading.Event,
+        make_model: Callable[[TrainingConfig, PanelData], ATFTGATFAN] = build_model,
+    ) -> None:  # fmt: skip
+        self.config, self.panel, self.folder, self.reporter = config, panel, folder, reporter
+        self.heartbeat, self.stop = heartbeat, stop
+        self.device = choose_device(config)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        half = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
+        self.model = make_model(config, panel).to(self.device)
+        self.phases = resolve_phases(config)
+        self.graphs = GraphStore(panel, folder.path.parent / "graphs", GraphRules(refresh=config.graph_refresh))
+        self.source = BlockSource(
+            panel, self.graphs, length=config.sequence_length, min_window_share=config.min_window_share,
+            min_cross_section=config.min_cross_section, device=self.device,
+        )  # fmt: skip
+        self.train_blocks = cut(self._trained_dates(), config.dates_per_step)
+        self.targets = self._targets(panel.part("train"))
+        self.validator = Validator(config, panel, self._targets(panel.part("valid")))
+        self.history: list[dict[str, Any]] = []
+        self.where: dict[str, Any] = {}
+        if self.model.config.horizons != panel.horizons:
+            raise TrainingFault(f"the model predicts {self.model.config.horizons}, the labels are {panel.horizons}")
+
+    def train(self) -> dict[str, Any]:
+        """Run the unfinished phases. Returns the best checkpoint's content; `final.pt` holds it too."""
+        for place, phase in enumerate(self.phases):
+            progress = self._open(place, phase)
+            if not progress.finished:
+                self._run_phase(phase, progress)
+            self.history.extend(progress.history)
+        result = checkpoint.load(self.folder.checkpoint(self.phases[-1].number, "best"), self.device)
+        checkpoint.save(self.folder.final, result)
+        self.load_result(result)
+        return result
+
+    def load_result(self, result: dict[str, Any]) -> None:
+        """Put a result's weights and switches into the model."""
+        self.model.load_state_dict(result["model"])
+        self.model.set_switches(adaptive_norm=result["adaptive_norm"], graph=result["graph"])
+
+    def score_everything(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [T, N, H] and quantiles [T, N, H, Q] of every date from the first full window to the newest."""
+        self.heartbeat.update(stage="scoring")
+        first, end = self.config.sequence_length - 1, len(self.panel.dates)
+        scores, quantiles = self._score(range(first, end))
+        pad = [(first, 0), (0, 0), (0, 0)]
+        filled = np.pad(scores, pad, constant_values=np.nan)
+        return filled, np.pad(quantiles, [*pad, (0, 0)], constant_values=np.nan)
+
+    # Phases and stages
+
+    def _open(self, place: int, phase: Phase) -> Progress:
+        """Resume the phase from its last checkpoint, or start it from the best of the phase before."""
+        last = self.folder.checkpoint(phase.number, "last")
+        self._state: dict[str, Any] | None = None
+        if last.exists():
+            state = checkpoint.load(last, self.device)
+            progress = Progress(**state["progress"])
+            if not progress.finished:
+                self.model.load_state_dict(state["model"])
+                checkpoint.restore_random_state(state["random"])
+                self._state = state
+                self.reporter.line(
+                    f"phase {phase.number} ({phase.name}): resuming at stage {progress.stage + 1}, "
+                    f"epoch {progress.epoch + 1}, step {progress.step}"
+                )
+            return progress
+        progress = Progress(phase.number)
+        if place > 0:
+            start = checkpoint.load(self.folder.checkpoint(self.phases[place - 1].number, "best"), self.device)
+            self.model.load_state_dict(start["model"])
+            progress.best = progress.start_value = float(start["rank_ic"])
+        progress.start_hash = checkpoint.weights_hash(self.model.state_dict())
+        return progress
+
+    def _run_phase(self, phase: Phase, progress: Progress) -> None:
+        self.model.set_switches(adaptive_norm=phase.adaptive_norm, graph=phase.graph)
+        for number in range(progress.stage, len(phase.stages)):
+            self._run_stage(phase, phase.stages[number], progress)
+            progress.stage, progress.epoch = number + 1, 0
+            self._state = None
+            if number + 1 < len(phase.stages):
+                self._save(progress, None)
+        if progress.best_epoch is None:
+            self._keep_start(phase)
+        progress.finished = True
+        self._save(progress, None)
+
+    def _keep_start(self, phase: Phase) -> None:
+        """No epoch improved on the start: the phase's result is the checkpoint that it started from."""
+        place = self.phases.index(phase)
+        start = checkpoint.load(self.folder.checkpoint(self.phases[place - 1].number, "best"))
+        checkpoint.save(self.folder.checkpoint(phase.number, "best"), start)
+        self.reporter.line(f"phase {phase.number} ({phase.name}): no epoch improved on the start, which is kept")
+
+    def _run_stage(self, phase: Phase, stage: Stage, progress: Progress) -> None:
+        groups = freeze(self.model, stage, progress.epoch)
+        optimiser = StageOptimiser(self.model, groups, stage, len(self.train_blocks), self.config)
+        loss = LossFunction(stage.weights, self.panel.horizons, self.model.config.quantiles)
+        if self._state is not None and self._state["optimiser"] is not None:
+            optimiser.load_state_dict(self._state["optimiser"])
+        shown = {k: v for k, v in stage.weights.as_dict().items() if v}
+        self.reporter.line(f"phase {phase.number} ({phase.name}), stage {stage.name}: effective loss weights {shown}")
+        while progress.epoch < stage.epochs:
+            freeze(self.model, stage, progress.epoch)
+            started = time.monotonic()
+            self._train_epoch(phase, stage, progress, groups, optimiser, loss)
+            trained = time.monotonic()
+            record = epoch_record(phase, stage, progress, list(groups), optimiser.rates(), self.model)
+            if stage.monitored:
+                self._validate(phase, progress, loss, record)
+            record["throughput"] |= {
+                "sec_train": trained - started, "sec_per_epoch": time.monotonic() - started,
+                "dates_per_s": record["throughput"]["dates"] / max(trained - started, 1e-9),
+                "windows_per_s": record["throughput"]["windows"] / max(trained - started, 1e-9),
+                "peak_mem_mb": monitor.peak_memory_mb(),
+            }  # fmt: skip
+            progress.history.append(record)
+            progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+            self._save(progress, optimiser)
+            self._publish(record, progress)
+            if stage.monitored and phase.patience is not None and progress.epochs_without_gain >= phase.patience:
+                self.reporter.line(f"phase {phase.number}: no gain for {phase.patience} epochs, stopping early")
+                break
+
+    # One epoch
+
+    def _train_epoch(
+        self, phase: Phase, stage: Stage, progress: Progress, groups: dict[str, list[nn.Parameter]],
+        optimiser: StageOptimiser, loss: LossFunction,
+    ) -> None:  # fmt: skip
+        config = self.config
+        self.model.train()
+        order = epoch_order(self.train_blocks, config.seed, phase.number, progress.stage, progress.epoch)
+        sums = progress.sums = progress.sums or checkpoint.empty_sums()
+        batches = self.source.batches(
+            order[progress.step :], with_graph=phase.graph, targets=self.targets, prefetch=config.prefetch
+        )
+        for batch in batches:
+            self.where = {
+                "phase": phase.number, "stage": stage.name, "epoch": progress.epoch + 1, "step": progress.step + 1,
+                "dates": [str(self.panel.dates[batch.days.first]), batch.days.count],
+            }  # fmt: skip
+            found = self._step(stage, phase.clip, batch, groups, optimiser, loss, sums)
+            progress.step += 1
+            self.heartbeat.update(**{**self.where, "stage": "training", "loss": found})
+            if self.stop.is_set():
+                self._save(progress, optimiser)
+                raise Stopped(f"stopped on request after step {progress.step} of epoch {progress.epoch + 1}")
+            if progress.step % config.checkpoint_every == 0 and progress.step < len(order):
+                self._save(progress, optimiser)
+        if not sums["steps"]:
+            raise TrainingFault("no training date has a cross-section of valid windows; the panel is too short")
+        if phase.graph and not sums["edges"]:
+            raise TrainingFault(
+                "the graph phase saw no edge beside self-loops in a whole epoch: the graph is dead; look at the "
+                "panel's returns (60 sessions, 40 shared) and at the sector ids"
+            )
+
+    def _step(
+        self, stage: Stage, clip: float, batch: Batch, groups: dict[str, list[nn.Parameter]],
+        optimiser: StageOptimiser, loss: LossFunction, sums: dict[str, Any],
+    ) -> float:  # fmt: skip
+        """One optimiser step; returns the loss. Raises `TrainingFault` before a non-finite loss can do harm."""
+        found, edges = self._loss(stage, batch, loss)
+        total = float(found.total.detach())
+        if not np.isfinite(total):
+            raise TrainingFault(
+                f"the loss is {total} at {self.where}: terms "
+                + ", ".join(f"{k}={float(v):.4g}" for k, v in found.terms.items())
+            )
+        for parameters in groups.values():
+            for p in parameters:
+                p.grad = None
+        found.total.backward()
+        norms = clip_gradients(groups, clip)
+        optimiser.step()
+        for kind in ("terms", "contributions"):
+            for name, value in getattr(found, kind).items():
+                sums[kind][name] = sums[kind].get(name, 0.0) + float(value)
+        sums["norms"].append([float(n) for n in norms])
+        sums["total"] += total
+        sums["steps"] += 1
+        sums["dates"] += batch.days.count
+        sums["windows"] += len(batch.block.pairs)
+        sums["edges"] += edges
+        return total
+
+    def _loss(self, stage: Stage, batch: Batch, loss: LossFunction) -> tuple[Loss, int]:
+        """The stage's loss of a batch, and how many edges beside self-loops reached the graph."""
+        assert batch.targets is not None
+        pairs = batch.block.pairs
+        place = pairs[:, 0], pairs[:, 1]
+        labels, mask = batch.targets.standardised[place], batch.targets.mask[place]
+        with self.autocast:
+            if stage.weights.only_aux:
+                aux = self.model.auxiliary_loss(self.model.forecast(batch.block), labels, mask)
+                return loss.combine({"aux": aux}), 0
+            output = self.model(batch.block)
+        if stage.weights.aux > 0:
+            aux = self.model.auxiliary_loss(output, labels, mask)
+        else:
+            aux = torch.zeros((), device=self.device)
+        edges = int(output.diagnostics["edges"]) - len(pairs) if self.model.uses_graph else 0
+        return loss(output.score, output.quantiles, pairs, batch.targets, aux), max(edges, 0)
+
+    # Validation
+
+    def _validate(self, phase: Phase, progress: Progress, loss: LossFunction, record: dict[str, Any]) -> None:
+        """Score all validation dates, judge the epoch, and save it if it is the best so far."""
+        self.heartbeat.update(stage="validation")
+        scores, quantiles = self._score(self.validator.dates)
+        record |= self.validator.measure(scores, quantiles, loss)
+        value = record["rank_ic"]
+        self.validator.guard(scores, value, progress)
+        record["improved"] = value > progress.best + self.config.min_delta
+        if record["improved"]:
+            progress.best, progress.best_epoch, progress.epochs_without_gain = value, record["epoch"], 0
+            checkpoint.save(self.folder.checkpoint(phase.number, "best"), self._result(phase, record))
+        else:
+            progress.epochs_without_gain += 1
+
+    # State
+
+    def _result(self, phase: Phase, record: dict[str, Any]) -> dict[str, Any]:
+        """What `best.pt` and `final.pt` hold: weights, switches, and where they come from."""
+        return {
+            "model": self._weights(), "adaptive_norm": phase.adaptive_norm, "graph": phase.graph,
+            "phase": phase.number, "epoch": record["epoch"], "rank_ic": record["rank_ic"],
+            "model_config": asdict(self.model.config), "config": self.config.to_json(),
+            "feature_hash": self.panel.feature_hash, "panel_hash": self.panel.hash, "run_id": self.folder.run_id,
+        }  # fmt: skip
+
+    def _save(self, progress: Progress, optimiser: StageOptimiser | None) -> None:
+        checkpoint.save(
+            self.folder.checkpoint(progress.phase, "last"),
+            {
+                "model": self._weights(),
+                "optimiser": None if optimiser is None else optimiser.state_dict(),
+                "random": checkpoint.random_state(),
+                "progress": asdict(progress),
+                "run_id": self.folder.run_id,
+                "panel_hash": self.panel.hash,
+                "feature_hash": self.panel.feature_hash,
+                "config": self.config.to_json(),
+            },
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def _publish(self, record: dict[str, Any], progress: Progress) -> None:
+        history = [*self.history, *progress.history]
+        shown = headline(record["val"]) if "val" in record else {}
+        monitor.write_epoch(self.folder, {**describe(self), **record, **shown}, history)
+        self.reporter.line(epoch_line(record))
+
+    def _score(self, dates: range) -> tuple[np.ndarray, np.ndarray]:
+        def alive() -> None:
+            if self.stop.is_set():
+                raise Stopped("stopped on request while scoring; the last checkpoint is resumed")
+
+        with self.autocast:
+            return score_dates(
+                self.model, self.source, dates, dates_per_block=self.config.dates_per_eval_step, progress=alive
+            )
+
+    def _targets(self, dates: range) -> Targets:
+        panel = self.panel
+        return Targets(
+            panel.labels(self.config.delay), self.source.counted(), panel.horizons, dates, self.config.min_cross_section
+        )
+
+    def _trained_dates(self) -> range:
+        """Training dates with a full window before them."""
+        part = self.panel.part("train")
+        return range(max(part.start, self.config.sequence_length - 1), part.stop)
