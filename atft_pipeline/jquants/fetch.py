@@ -8,7 +8,6 @@ what was stored before stays as it was.
 from __future__ import annotations
 
 import re
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,18 +24,17 @@ from atft_pipeline.jquants.client import Client
 from atft_pipeline.jquants.decode import decode
 from atft_pipeline.jquants.errors import NOTHING_STORED, ExchangeError, SchemaError, scrub
 from atft_pipeline.jquants.rules import require_calendar, require_even_days, require_unit, thin_days
+from atft_pipeline.jquants.staging import Staging, assemble
 from atft_pipeline.jquants.tables import CALENDAR, MASTER, Table, partition_path
 from atft_pipeline.jquants.units import (
     Coverage,
     Unit,
-    coverage,
     is_current,
-    is_settled,
     month_span,
     stored_coverage,
     units_to_fetch,
 )
-from atft_pipeline.lake.store import LakeError, Record, read_record, read_table, write_table
+from atft_pipeline.lake.store import Record, read_record, read_table, write_table
 
 WORKERS = 3
 """Enough to hide the latency of one request behind the others; the limiter sets the pace."""
@@ -102,34 +100,37 @@ def ingest_month(
     _require_plan(client, table)
     span = month_span(lake, month, last_date)
     path = lake / partition_path(table, month)
-    staging = path.parent / "_staging" / month
+    staging = Staging(path.parent / "_staging" / month, table, client.origin, last_date)
     stored = None if refetch else stored_coverage(path, client.origin)
-    if refetch or (stored and is_current(stored, span)):
-        shutil.rmtree(staging, ignore_errors=True)
     if stored and is_current(stored, span):
+        staging.clear()  # a kill between the rename and this line left it
         return _reused(path, table, month, began)
+    if refetch:
+        staging.clear()
     units = units_to_fetch(table, span, stored, revisit_days)
-    missing = [unit for unit in units if not _is_staged(staging, unit, client.origin, last_date)]
+    parts = staging.load(units)
+    missing = [unit for unit in units if unit not in parts]
     listed = _listed_codes(lake, table, month)
 
     def stage(unit: Unit) -> int:
         before = client.requests_sent
-        frame = fetch_unit(client, table, unit)
-        require_unit(table, unit, frame, span.business, listed)
-        source = _source(client, table, Coverage(unit.first, unit.last, last_date, True))
-        write_table(_staged(staging, unit), frame, keys=table.keys, source=source)
+        parts[unit] = fetch_unit(client, table, unit)
+        require_unit(table, unit, parts[unit], span.business, listed)
+        staging.add(unit, parts[unit])
         return client.requests_sent - before
 
-    with _quiet_pandas():
-        requests = _run_all(missing, stage, workers)
-    frame = _assemble(table, units, staging, path if stored else None)
-    for day in thin_days(table, frame):
-        _staged(staging, Unit(day, day)).unlink(missing_ok=True)  # so that the next run asks for it again
-    require_even_days(table, month, frame)
-    first = min(span.first, stored.first) if stored else span.first
-    covered = Coverage(first, span.last, last_date, span.is_whole)
+    try:
+        with _quiet_pandas():
+            requests = _run_all(missing, stage, workers)
+        frame = assemble(table, parts, *_kept(table, units, path if stored else None))
+        staging.discard([Unit(day, day) for day in thin_days(table, frame)])
+        require_even_days(table, month, frame)
+    except BaseException:
+        staging.flush()
+        raise
+    covered = Coverage(min(span.first, stored.first) if stored else span.first, span.last, last_date, span.is_whole)
     record = write_table(path, frame, keys=table.keys, source=_source(client, table, covered))
-    shutil.rmtree(staging, ignore_errors=True)
+    staging.clear()
     return _report(table, month, record, frame, requests, len(missing), began)
 
 
@@ -180,32 +181,13 @@ def _run_all(units: Sequence[Unit], work: Callable[[Unit], int], workers: int) -
             raise
 
 
-def _assemble(table: Table, units: Sequence[Unit], staging: Path, kept: Path | None) -> pl.DataFrame:
-    """The month's rows: staged units, and stored rows of the dates that no unit covers; sorted by key."""
-    frames = [read_table(_staged(staging, unit)) for unit in units]
-    if kept is not None:
-        old = read_table(kept)
-        days = [day for day in old[table.date_column].unique() if not any(unit.covers(day) for unit in units)]
-        frames.append(old.filter(pl.col(table.date_column).is_in(days)))
-    if not frames:
-        return pl.DataFrame(schema=dict(table.schema))
-    return pl.concat(frames, how="diagonal").sort(table.keys)
-
-
-def _staged(staging: Path, unit: Unit) -> Path:
-    return staging / f"{unit.name}.parquet"
-
-
-def _is_staged(staging: Path, unit: Unit, origin: str, last_date: date) -> bool:
-    """Whether an interrupted run left this unit, from the same market and recent enough. Damaged files do not count."""
-    path = _staged(staging, unit)
-    if not path.exists():
-        return False
-    try:
-        found = coverage(read_record(path), origin)
-    except LakeError:
-        return False
-    return found is not None and is_settled(unit, found.as_of, last_date)
+def _kept(table: Table, units: Sequence[Unit], path: Path | None) -> list[pl.DataFrame]:
+    """Stored rows of the dates that no unit covers."""
+    if path is None:
+        return []
+    old = read_table(path)
+    days = [day for day in old[table.date_column].unique() if not any(unit.covers(day) for unit in units)]
+    return [old.filter(pl.col(table.date_column).is_in(days))]
 
 
 def _listed_codes(lake: Path, table: Table, month: str) -> Mapping[date, frozenset[str]]:

@@ -15,7 +15,7 @@ import polars as pl
 
 from atft_pipeline.jquants.errors import IncompleteError
 from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, Table, partition_path
-from atft_pipeline.lake.store import Record, read_record, read_table
+from atft_pipeline.lake.store import read_record, read_table
 
 SETTLED = timedelta(days=7)
 """Corrections mostly come within a week: a month read earlier than this after its end is read again once."""
@@ -35,6 +35,11 @@ class Unit:
     @property
     def text(self) -> str:
         return f"date={self.first}" if self.first == self.last else f"from={self.first} to={self.last}"
+
+    @classmethod
+    def from_name(cls, name: str) -> Unit:
+        first, _, last = name.partition("_")
+        return cls(date.fromisoformat(first), date.fromisoformat(last or first))
 
     def covers(self, day: date) -> bool:
         return self.first <= day <= self.last
@@ -72,18 +77,18 @@ class Coverage:
     complete: bool
 
 
-def coverage(record: Record, origin: str) -> Coverage | None:
-    """The dates behind `record`; None when it came from another market, so that it must be fetched anew."""
-    source = record.source
+def stored_coverage(path: Path, origin: str) -> Coverage | None:
+    """The dates behind the file at `path`; None when there is none or it came from another market.
+
+    A damaged file raises `LakeError`.
+    """
+    if not path.exists():
+        return None
+    source = read_record(path).source
     if source.get("origin") != origin:
         return None
     first, last, as_of = (date.fromisoformat(source[name]) for name in ("from", "to", "as_of"))
     return Coverage(first, last, as_of, source["complete"] == "true")
-
-
-def stored_coverage(path: Path, origin: str) -> Coverage | None:
-    """`coverage` of the file at `path`; None when there is none. A damaged file raises `LakeError`."""
-    return coverage(read_record(path), origin) if path.exists() else None
 
 
 def month_span(lake: Path, month: str, last_date: date) -> Span:

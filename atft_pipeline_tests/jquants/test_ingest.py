@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -234,15 +238,51 @@ def test_an_interrupted_month_goes_on_where_it_stopped(
     exchange.script = _only(BARS_DAILY.path, lambda number: message("no", 403), "2024-05-20")
     with pytest.raises(ExchangeError):
         ingest_month(client, lake, BARS_DAILY, MAY, last_date=END, workers=1)
-    staged = {path.stem for path in (lake / "raw/bars_daily/_staging" / MAY).glob("*.parquet")}
-    assert "2024-05-17" in staged and "2024-05-20" not in staged
+    fetched = {params["date"] for _, params in exchange.log} - {"2024-05-20"}
+    assert "2024-05-17" in fetched
+    assert _files(lake, BARS_DAILY) == {}
     exchange.script = lambda *_: None
     exchange.forget()
     report = _ingest(client, lake)
-    assert {params["date"] for _, params in exchange.log}.isdisjoint(staged)
-    assert report.requests == len(exchange.log) == 23 - len(staged)
+    assert {params["date"] for _, params in exchange.log}.isdisjoint(fetched)
+    assert report.requests == len(exchange.log) == 23 - len(fetched)
     assert report.rows == 23 * len(CODES)
     assert not (lake / "raw/bars_daily/_staging" / MAY).exists()
+
+
+KILLED = """
+from datetime import date
+from pathlib import Path
+from atft_pipeline.jquants import fetch, staging, tables
+from atft_pipeline.jquants.client import connect
+staging.FLUSH_SECONDS = 0.0  # the second that a kill may cost would be this whole month
+client = connect({url!r}, "key", "standard", 100_000)
+fetch.ingest_month(client, Path({lake!r}), tables.BARS_DAILY, "2024-05", last_date=date(2024, 6, 28), workers=2)
+"""
+
+
+def test_after_kill_9_no_staged_day_is_fetched_twice(client: Client, lake: Path, exchange: ScriptedExchange) -> None:
+    reached = threading.Event()
+
+    def hang(path: str, params: dict[str, str], number: int) -> Reply | None:
+        if params.get("date") == "2024-05-20" and not reached.is_set():
+            reached.set()
+            time.sleep(30)
+        return None
+
+    exchange.script = hang
+    program = KILLED.format(url=exchange.base_url, lake=str(lake))
+    child = subprocess.Popen([sys.executable, "-c", program])
+    assert reached.wait(60)
+    child.kill()
+    child.wait()
+    assert _files(lake, BARS_DAILY) == {}
+    before = [params["date"] for _, params in exchange.log]
+    exchange.forget()
+    report = _ingest(client, lake)
+    again = {params["date"] for _, params in exchange.log} & set(before)
+    assert len(before) >= 13 and len(again) <= 2  # only what was open when the kill came
+    assert report.rows == 23 * len(CODES)
 
 
 def test_the_first_failure_stops_the_requests_that_have_not_begun(
