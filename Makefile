@@ -5,7 +5,6 @@ STAMP  := $(VENV)/.installed
 BIN    := $(CURDIR)/$(VENV)/bin
 
 export DAGSTER_HOME  := $(CURDIR)
-export ATFT_STATE    ?= $(CURDIR)/data/dagster
 export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
@@ -23,14 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 sync: $(STAMP)  ## Install the project and its pinned dependencies
 
 demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; prints the results
-	@mkdir -p $(ATFT_STATE)
 	$(BIN)/python -m atft_pipeline.demo
 
 test: $(STAMP)  ## All tests
 	$(BIN)/python -m pytest
 
 ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
-	@mkdir -p $(ATFT_STATE)
 	$(BIN)/python -m atft_pipeline.defs.maintenance sweep
 	env --default-signal=INT,TERM $(BIN)/dagster dev -h 127.0.0.1 -p $${PORT:-3000} -w workspace.yaml
 

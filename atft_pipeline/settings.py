@@ -38,6 +38,11 @@ class MarketSize:
     seed: int = 7
     plant: str = "demo"
 
+    @property
+    def name(self) -> str:
+        """The market in one line: what stored rows give as their origin."""
+        return f"simulated {self.stocks} stocks {self.start} to {self.end}, seed {self.seed}, plant {self.plant}"
+
 
 @dataclass(frozen=True)
 class Thresholds:

@@ -1,7 +1,5 @@
 """How a plain `Verdict` becomes a Dagster asset check, and how pictures and tables become metadata."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ MAX_PICTURE_BYTES = 50_000
 
 
 def verdict_check(
-    asset: dg.CoercibleToAssetKey | dg.AssetsDefinition,
+    asset: dg.AssetKey,
     name: str,
     judge: Callable[[Pipeline], Verdict],
     *,

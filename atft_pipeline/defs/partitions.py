@@ -1,7 +1,5 @@
 """The one partition scheme: calendar months, shared by every raw table; everything downstream is unpartitioned."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from atft_pipeline.settings import Settings

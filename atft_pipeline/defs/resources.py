@@ -1,7 +1,5 @@
 """What an asset needs from outside: the settings, and a connection to J-Quants or to the simulated exchange."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,24 +39,32 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.settings.end or datetime.now(ZoneInfo("Asia/Tokyo")).date()
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Pipeline]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Pipeline"]:
         with ExitStack() as stack:
             self._exit = stack
             self._client = None
             yield self
 
     def client(self) -> Client:
-        """The J-Quants client, connected on first use. A simulated market is generated and served until the run ends."""
+        """The J-Quants client, connected on first use; a simulated market is generated and served until the run ends.
+
+        Processes that use the same lake share one request limit.
+        """
         if self._client is None:
             settings = self.settings
+            limits = settings.lake / "requests.json"
             if settings.market == "simulated":
                 ensure_market(settings.size, settings.market_dir)
                 limit = settings.requests_per_minute or SIMULATED_REQUESTS_PER_MINUTE
                 exchange = self._exit.enter_context(
                     running_exchange(settings.market_dir, plan=settings.plan, requests_per_minute=limit)
                 )
-                self._client = connect(exchange.base_url, exchange.api_key, settings.plan, limit)
+                self._client = connect(
+                    exchange.base_url, exchange.api_key, settings.plan, limit, origin=settings.size.name
+                )
             else:
-                key = os.environ["JQUANTS_API_KEY"]  # never from `overrides`: resource config is shown in the UI
-                self._client = connect(settings.base_url, key, settings.plan, settings.requests_per_minute)
+                # The key is read from the environment there, never from `overrides`: resource config is shown in the UI.
+                self._client = connect(
+                    settings.base_url, "", settings.plan, settings.requests_per_minute, limits_file=limits
+                )
         return self._client

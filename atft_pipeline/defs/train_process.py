@@ -4,8 +4,6 @@ Dagster's own subprocess client has no timeout and sends one SIGINT only; this c
 limits its time, and ends the whole process group.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
