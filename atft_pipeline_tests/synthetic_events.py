@@ -49,9 +49,7 @@ def revision(code: str, disclosed: date, year: int, doc_type: str = "EarnForecas
     return {**document(code, disclosed, "FY", year, **values), "DocType": doc_type}
 
 
-def company(
-    code: str, years: Sequence[int], rng: np.random.Generator | None = None, shares: float = 1e7
-) -> list[Row]:
+def company(code: str, years: Sequence[int], rng: np.random.Generator | None = None, shares: float = 1e7) -> list[Row]:
     """Quarterly results 40 days after each quarter, with forecasts, over calendar years."""
     rng = rng or np.random.default_rng(0)
     rows: list[Row] = []
@@ -75,7 +73,9 @@ def company(
     return rows
 
 
-def investor_week(published: date, section: str, monday: date, buy: float = 60.0, sell: float = 40.0) -> dict[str, object]:
+def investor_week(
+    published: date, section: str, monday: date, buy: float = 60.0, sell: float = 40.0
+) -> dict[str, object]:
     """A weekly record in which every investor type buys `buy` and sells `sell`."""
     row: dict[str, object] = {
         "PubDate": published,

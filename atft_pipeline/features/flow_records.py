@@ -7,13 +7,14 @@ April 2022 reform continue those that they replaced, as ratios; activity, which 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Week = tuple[object, object]
+Week = tuple[date, date]
 """(first day, last day) of a record."""
 
 TYPES = {
@@ -86,12 +87,14 @@ def weekly_events(records: pl.DataFrame, available: Sequence[object] | NDArray[n
         .filter(pl.col("available").is_not_null() & pl.col("Section").is_in(list(SECTIONS)))
         .sort("available", "PubDate", "Section", "StDate", "EnDate")
     )
-    known: dict[str, dict[Week, tuple[Array, object]]] = {section: {} for section in SECTIONS}
+    known: dict[str, dict[Week, tuple[Array, date]]] = {section: {} for section in SECTIONS}
     rows: list[tuple[object, ...]] = []
     for (day,), batch in ordered.group_by("available", maintain_order=True):
         values = batch.select(pl.col(FIELDS).cast(pl.Float64)).to_numpy()
         for section, start, end, row in zip(batch["Section"], batch["StDate"], batch["EnDate"], values, strict=True):
             known[section][(start, end)] = (row, day)
+            if len(known[section]) > WEEKS:  # no window reaches beyond the newest 52
+                del known[section][min(known[section], key=_in_time)]
         touched = set(batch["Section"])
         for section, number in SECTIONS.items():
             if touched & {section, *PREDECESSORS.get(section, ())}:
@@ -102,10 +105,10 @@ def weekly_events(records: pl.DataFrame, available: Sequence[object] | NDArray[n
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _section_values(section: str, known: dict[str, dict[Week, tuple[Array, object]]]) -> tuple[object, ...]:
+def _section_values(section: str, known: dict[str, dict[Week, tuple[Array, date]]]) -> tuple[object, ...]:
     """(newest_on, *VALUES) of a section, from the versions known now; empty while it has no complete week."""
     own, before = known[section], _summed([known[s] for s in PREDECESSORS.get(section, ())])
-    weeks = sorted({**before, **own}, key=lambda week: (week[1], week[0]))[-WEEKS:]
+    weeks = sorted({**before, **own}, key=_in_time)[-WEEKS:]
     if not weeks:
         return ()
     history = np.array([(own[w] if w in own else before[w])[0] for w in weeks])
@@ -114,12 +117,16 @@ def _section_values(section: str, known: dict[str, dict[Week, tuple[Array, objec
     return (newest[1], *_values(history, is_own == is_own[-1]))
 
 
-def _summed(parts: Sequence[dict[Week, tuple[Array, object]]]) -> dict[Week, tuple[Array, object]]:
+def _in_time(week: Week) -> tuple[date, date]:
+    return week[1], week[0]
+
+
+def _summed(parts: Sequence[dict[Week, tuple[Array, date]]]) -> dict[Week, tuple[Array, date]]:
     """Weeks that every part knows, added up; usable from the day of the last of them."""
     if not parts:
         return {}
     weeks = set(parts[0]).intersection(*parts[1:])
-    return {w: (np.sum([p[w][0] for p in parts], axis=0), max(p[w][1] for p in parts)) for w in weeks}  # type: ignore[type-var]
+    return {w: (np.sum([p[w][0] for p in parts], axis=0), max(p[w][1] for p in parts)) for w in weeks}
 
 
 def _values(history: Array, same_era: NDArray[np.bool_]) -> list[float]:

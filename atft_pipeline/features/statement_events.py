@@ -186,7 +186,8 @@ def derive_events(documents: pl.DataFrame) -> pl.DataFrame:
     actuals = Actuals(documents, now)
     values = {**_result_values(actuals), **_outlook_values(documents, now, actuals)}
     frame = pl.DataFrame({name: np.asarray(value) for name, value in values.items()})
-    return pl.concat([documents.select("code", "available", "company"), _last_known(documents), frame], how="horizontal")
+    keys = documents.select("code", "available", "company")
+    return pl.concat([keys, _last_known(documents), frame], how="horizontal")
 
 
 def _result_values(a: Actuals) -> dict[str, Array]:
@@ -240,8 +241,12 @@ def _outlook_values(documents: pl.DataFrame, now: Periods, a: Actuals) -> dict[s
         "f_np": f_np,
         "f_dps": pick(dps.rows["value"].to_numpy(), dps_rows),
         "f_dps_split": pick(dps.rows["split_available"].to_numpy(), dps_rows),
-        **{"rev_op": rev_op, "rev_np": rev_np, "rev_dps": rev_dps},
-        **{"rev_op_on": rev_op_on, "rev_np_on": rev_np_on, "rev_dps_on": rev_dps_on},
+        "rev_op": rev_op,
+        "rev_np": rev_np,
+        "rev_dps": rev_dps,
+        "rev_op_on": rev_op_on,
+        "rev_np_on": rev_np_on,
+        "rev_dps_on": rev_dps_on,
     }
 
 

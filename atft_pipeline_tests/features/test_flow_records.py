@@ -41,9 +41,11 @@ def test_yearly_score_is_taken_over_the_last_52_weekly_records() -> None:
 
 
 def test_four_week_sum_weights_weeks_by_their_turnover() -> None:
-    rows = [investor_week(MONDAY + timedelta(weeks=w, days=10), "TSEPrime", MONDAY + timedelta(weeks=w)) for w in range(4)]
+    mondays = [MONDAY + timedelta(weeks=week) for week in range(4)]
+    rows = [investor_week(monday + timedelta(days=10), "TSEPrime", monday) for monday in mondays]
     rows[3] |= {"FrgnBuy": 0.0, "FrgnSell": 1000.0}
-    assert events(rows)["flow_foreign_net_sum4"].to_numpy()[2:] == pytest.approx([np.nan, (60 - 1000) / 1300], nan_ok=True)
+    sums = events(rows)["flow_foreign_net_sum4"].to_numpy()
+    assert sums[2:] == pytest.approx([np.nan, (60 - 1000) / 1300], nan_ok=True)
 
 
 def test_correction_is_a_new_version_from_its_own_day() -> None:
