@@ -14,6 +14,7 @@ import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import pandas as pd
 import requests
 from jquantsapi import ClientV2
 from requests.adapters import HTTPAdapter
@@ -32,6 +34,10 @@ from atft_pipeline.jquants.plans import FINS_PER_MINUTE, Plan, get_plan
 OFFICIAL_URL = ClientV2.JQUANTS_API_BASE
 
 log = logging.getLogger(__name__)
+
+if hasattr(pd.errors, "Pandas4Warning"):
+    # The official client sorts with deprecated arguments on every call. For good, as filters are not thread-safe.
+    warnings.filterwarnings("ignore", category=pd.errors.Pandas4Warning, module="jquantsapi")
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,11 @@ class Client(ClientV2):
     def requests_sent(self) -> int:
         return getattr(self._mine, "sent", 0)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the server is on this machine."""
+        return _is_loopback(self.JQUANTS_API_BASE)
+
     def _load_config(self) -> dict[str, str]:
         # The key is always given: no configuration file of the machine takes part, broken or not.
         return {}
@@ -126,7 +137,7 @@ class Client(ClientV2):
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 session.max_redirects = 0  # a redirect would carry the key to another host
-                if _is_loopback(self.JQUANTS_API_BASE):
+                if self.is_loopback:
                     session.trust_env = False  # a proxy of the environment must not come between us and ourselves
                     session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
                 self._session = session

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -36,8 +34,9 @@ from atft_pipeline.jquants.units import (
 )
 from atft_pipeline.lake.store import Record, read_record, read_table, write_table
 
-WORKERS = 3
-"""Enough to hide the latency of one request behind the others; the limiter sets the pace."""
+WORKERS, LOOPBACK_WORKERS = 3, 1
+"""Three hide the latency of one request behind the others (the limiter sets the pace); loopback has none to hide, and
+there one thread is the fastest, as decoding holds the interpreter."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,8 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
     stored = stored_coverage(path, client.origin)
     if stored and stored.first <= start and stored.last >= end and not refetch:
         return _reused(path, CALENDAR, "all", began)
-    with _quiet_pandas():
-        before = client.requests_sent
-        frame = fetch_unit(client, CALENDAR, Unit(start, end))
+    before = client.requests_sent
+    frame = fetch_unit(client, CALENDAR, Unit(start, end))
     first, last = require_calendar(frame, start, end)
     if stored and first <= stored.last + timedelta(days=1) and last >= stored.first - timedelta(days=1):
         old = read_table(path)
@@ -88,7 +86,7 @@ def ingest_month(
     last_date: date,
     refetch: bool = False,
     revisit_days: int = 5,
-    workers: int = WORKERS,
+    workers: int | None = None,
 ) -> MonthReport:
     """Store `month` ("YYYY-MM") of `table`, up to `last_date`; needs the calendar in the lake.
 
@@ -120,8 +118,7 @@ def ingest_month(
         return client.requests_sent - before
 
     try:
-        with _quiet_pandas():
-            requests = _run_all(missing, stage, workers)
+        requests = _run_all(missing, stage, workers or (LOOPBACK_WORKERS if client.is_loopback else WORKERS))
         frame = assemble(table, parts, *_kept(table, units, path if stored else None))
         staging.discard([Unit(day, day) for day in thin_days(table, frame)])
         require_even_days(table, month, frame)
@@ -246,13 +243,3 @@ def _report(
         complete=record.source["complete"] == "true",
         content_hash=record.content_hash,
     )
-
-
-@contextmanager
-def _quiet_pandas() -> Iterator[None]:
-    """Silence the official client's use of deprecated pandas calls; around the workers, as filters are global."""
-    category = getattr(pd.errors, "Pandas4Warning", None)
-    with warnings.catch_warnings():
-        if category is not None:
-            warnings.simplefilter("ignore", category)
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from atft_pipeline.jquants.client import Client
+from atft_pipeline.jquants.client import connect
 from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
-from atft_pipeline.jquants.fetch import ingest_month
+from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
 from atft_pipeline.jquants.tables import (
     BARS_DAILY,
     CALENDAR,
@@ -24,17 +25,30 @@ from atft_pipeline.jquants.tables import (
     partition_path,
 )
 from atft_pipeline.lake.store import read_record, read_table, write_table
+from atft_pipeline_tests.jquants.scripted import API_KEY, FIRST, LAST, ScriptedExchange
 
 MONTHS = ["2024-05", "2024-06"]
 
 
-@pytest.fixture
-def full_lake(client: Client, lake: Path) -> Path:
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with two whole months of every table."""
+    lake = tmp_path_factory.mktemp("ingested")
+    exchange = ScriptedExchange()
+    client = connect(exchange.base_url, API_KEY, "standard", 120_000)
+    ingest_calendar(client, lake, FIRST, LAST)
     for table in TABLES.values():
         if table is not CALENDAR:
             for month in MONTHS:
                 ingest_month(client, lake, table, month, last_date=date(2024, 6, 28))
+    exchange.close()
     return lake
+
+
+@pytest.fixture
+def full_lake(ingested: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may break."""
+    return shutil.copytree(ingested, tmp_path / "lake")
 
 
 def _rewrite(lake: Path, table: Table, change: Callable[[pl.DataFrame], pl.DataFrame], month: str = MONTHS[0]) -> None:

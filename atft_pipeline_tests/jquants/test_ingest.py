@@ -93,8 +93,8 @@ def test_equal_content_gives_equal_bytes_whatever_the_order_of_arrival(
 ) -> None:
     _ingest(client, lake)
     before = _files(lake, BARS_DAILY)
-    exchange.page_rows = 7
-    _ingest(client, lake, refetch=True)
+    exchange.page_rows = 13
+    ingest_month(client, lake, BARS_DAILY, MAY, last_date=END, refetch=True, workers=3)
     assert _files(lake, BARS_DAILY) == before
 
 
@@ -173,12 +173,13 @@ def test_a_lasting_fault_is_one_error_and_stores_nothing(
     remedy: str,
     had_content: bool,
 ) -> None:
+    half = date(2024, 5, 15)
     if had_content:
-        _ingest(client, lake)
+        _ingest(client, lake, last_date=half)
     before = _files(lake, BARS_DAILY)
     exchange.script = _only(BARS_DAILY.path, fault)
     with pytest.raises(ExchangeError) as caught:
-        _ingest(client, lake, refetch=True)
+        _ingest(client, lake, last_date=half, refetch=True)
     text = str(caught.value)
     assert text.startswith(f"/equities/bars/daily date={DAY}: ")
     assert remedy in text and "nothing of this was stored" in text
@@ -290,7 +291,7 @@ def test_the_first_failure_stops_the_requests_that_have_not_begun(
 ) -> None:
     exchange.script = lambda *_: message("The incoming token is invalid or expired.", 403)
     with pytest.raises(ExchangeError):
-        _ingest(client, lake)
+        ingest_month(client, lake, BARS_DAILY, MAY, last_date=END, workers=3)
     assert len(exchange.log) < 10
 
 
