@@ -1,0 +1,144 @@
+"""The one as-of join: which event of an entity was the newest that a row of the panel could know.
+
+Every event table (statements, flows, margin, ...) meets the panel here and nowhere else. The caller states the first
+trading day on which each event may be used (`availability`); the join sorts explicitly, carries that day along, and
+proves on every used row that it is not after the row's date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.panel.axes import Axes
+from atft_pipeline.verdict import ContractBroken, Verdict
+
+Ints = NDArray[np.integer]
+Series = pl.Series | NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What one as-of join saw."""
+
+    events: int
+    unknown_entity: int
+    """Events whose entity is not on the axis; they can reach no row."""
+    not_yet_available: int
+    """Events that become available after the last row."""
+    rows_inspected: int
+    """Cells that hold an event, each compared with its row's date."""
+    hit_rate: float
+    """Share of the cells (listed cells where the entities are the panel's codes) that hold an event."""
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """The newest known event per cell. E is the number of events, G the number of entities."""
+
+    index: NDArray[np.int32]
+    """[T, G] position in the events as the caller gave them; -1 where none is known yet."""
+    available_on: NDArray[np.datetime64]
+    """[T, G] first trading day on which that event could be used; NaT where none."""
+    staleness_td: NDArray[np.int32]
+    """[T, G] rows since that day, 0 on it; -1 where none."""
+    audit: Audit
+
+    def take(self, values: NDArray[np.generic], max_staleness: int | None = None) -> NDArray[np.float64]:
+        """Event values [E] on the panel, [T, G]; null where no event is known or it is older than `max_staleness`."""
+        usable = self.index >= 0
+        if max_staleness is not None:
+            usable &= self.staleness_td <= max_staleness
+        padded = np.append(np.asarray(values, np.float64), np.nan)
+        return padded[np.where(usable, self.index, -1)]
+
+
+def as_of(
+    available: Series, entity: Series, axes: Axes, entities: int | None = None, *, order: Sequence[Series] = ()
+) -> AsOf:
+    """The newest event per (date, entity) with available <= date.
+
+    `entity` is the column of a code (`Axes.code_index`), or with `entities` an id in 0..entities-1 of something else,
+    such as a market section. Among events of one entity with one availability day the last by the `order` keys wins
+    (ascending), then the last as given: a later vintage. Raises ContractBroken when an event has no availability day,
+    when no event's entity is known (a broken key join), or when a row would use an event from its future.
+    """
+    days = _array(available).astype("datetime64[D]")
+    ids = _array(entity).astype(np.int64)
+    if np.isnat(days).any():
+        raise ContractBroken(
+            f"{int(np.isnat(days).sum())} of {len(days)} events have no availability day; state a rule"
+        )
+    width = len(axes.codes) if entities is None else entities
+    known = (ids >= 0) & (ids < width)
+    if len(ids) and not known.any():
+        raise ContractBroken(f"none of {len(ids)} events belongs to an entity of the panel; check the join key's form")
+    first = place(days, axes)
+    used = known & (first < len(axes.dates))
+    latest = _latest_rows(days, ids, first, used, order, (len(axes.dates), width))
+    available_on = np.append(days, np.datetime64("NaT", "D"))[latest]
+    inspected = verify(latest, available_on, axes).require()
+    since = np.append(first, 0)[latest]
+    staleness = np.where(latest >= 0, np.arange(len(axes.dates))[:, None] - since, -1)
+    cells = int(axes.listed.sum()) if entities is None else latest.size
+    hits = int(((latest >= 0) & axes.listed).sum()) if entities is None else int(inspected.details["rows_inspected"])  # type: ignore[call-overload]
+    audit = Audit(
+        events=len(ids),
+        unknown_entity=int((~known).sum()),
+        not_yet_available=int((known & ~used).sum()),
+        rows_inspected=int((latest >= 0).sum()),
+        hit_rate=hits / max(cells, 1),
+    )
+    return AsOf(latest, available_on, staleness.astype(np.int32), audit)
+
+
+def place(days: NDArray[np.datetime64], axes: Axes) -> NDArray[np.int64]:
+    """First row that may use an event available on each day; T if none yet."""
+    return axes.first_row_from(days)
+
+
+def verify(index: Ints, available_on: NDArray[np.datetime64], axes: Axes) -> Verdict:
+    """Whether every used cell's availability day is on or before its row's date, on all of them."""
+    used = index >= 0
+    early = used & ~(available_on <= axes.dates[:, None])
+    rows = int(used.sum())
+    message = f"{rows} rows inspected, all available by their date"
+    if early.any():
+        row, column = np.argwhere(early)[0]
+        message = (
+            f"{int(early.sum())} of {rows} rows use an event before it is available: entity {column} on "
+            f"{axes.dates[row]} uses one of {available_on[row, column]}; correct the availability rule"
+        )
+    return Verdict(not early.any(), float(early.sum()), 0.0, message, {"rows_inspected": rows})
+
+
+def _latest_rows(
+    days: NDArray[np.datetime64], ids: Ints, first: Ints, used: NDArray[np.bool_], order: Sequence[Series],
+    shape: tuple[int, int],
+) -> NDArray[np.int32]:  # fmt: skip
+    keys = [np.arange(len(ids)), *(_sortable(key) for key in reversed(order)), days, ids]
+    events = np.lexsort(keys)
+    events = events[used[events]]
+    cell = first[events] * shape[1] + ids[events]
+    last = np.ones(len(events), np.bool_)
+    # Sorted by entity, day and vintage: the newest event of a cell is the last of its run.
+    last[:-1] = cell[1:] != cell[:-1]
+    latest = np.full(shape, -1, np.int32)
+    latest.flat[cell[last]] = events[last]
+    set_on = np.where(latest >= 0, np.arange(shape[0])[:, None], -1)
+    np.maximum.accumulate(set_on, axis=0, out=set_on)
+    filled = np.take_along_axis(latest, np.maximum(set_on, 0), axis=0)
+    return np.where(set_on >= 0, filled, -1).astype(np.int32)
+
+
+def _sortable(key: Series) -> NDArray[np.generic]:
+    """A tie-break key as dense ranks, nulls first."""
+    return pl.Series(key).rank("dense").fill_null(0).to_numpy()
+
+
+def _array(values: Series) -> NDArray[np.generic]:
+    return values.to_numpy() if isinstance(values, pl.Series) else np.asarray(values)

@@ -1,0 +1,52 @@
+"""The two axes that every dense array shares, and who is listed where on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atft_pipeline.verdict import ContractBroken
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Dates down, codes across. The date axis is the trading days with data, without outage days such as 2020-10-01."""
+
+    dates: NDArray[np.datetime64]
+    """datetime64[D] [T], strictly ascending."""
+    codes: NDArray[np.str_]
+    """5-character codes [N], strictly ascending."""
+    listed: NDArray[np.bool_]
+    """[T, N]: the code is in the listed snapshot of the date. These cells are the rows of every dataset."""
+
+    def __post_init__(self) -> None:
+        if self.listed.shape != self.shape:
+            raise ContractBroken(f"listed mask of shape {self.listed.shape} on axes {self.shape}; rebuild the panel")
+        for name, axis in (("dates", self.dates), ("codes", self.codes)):
+            if len(axis) > 1 and not (axis[:-1] < axis[1:]).all():
+                raise ContractBroken(f"the {name} axis is not strictly ascending; rebuild the panel")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.dates), len(self.codes)
+
+    def code_index(self, codes: NDArray[np.str_]) -> NDArray[np.int64]:
+        """Column of each code, -1 for a code that is not on the axis."""
+        return _positions(self.codes, np.asarray(codes, self.codes.dtype))
+
+    def date_index(self, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
+        """Row of each date, -1 for a date that is not on the axis."""
+        return _positions(self.dates, np.asarray(dates, "datetime64[D]"))
+
+    def first_row_from(self, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
+        """First row on or after each date; T for a date after the last row."""
+        return np.searchsorted(self.dates, np.asarray(dates, "datetime64[D]")).astype(np.int64)
+
+
+def _positions(axis: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.int64]:
+    if not len(axis):
+        return np.full(len(wanted), -1, np.int64)
+    place = np.minimum(np.searchsorted(axis, wanted), len(axis) - 1)
+    return np.where(axis[place] == wanted, place, -1).astype(np.int64)
