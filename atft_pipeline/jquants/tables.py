@@ -63,9 +63,7 @@ def _typed(dates: str, texts: str, numbers: str, order: list[str] | None = None)
 _SESSION = "O H L C UL LL Vo Va AdjO AdjH AdjL AdjC AdjVo"
 _BARS = "Date Code O H L C UL LL Vo Va AdjFactor AdjO AdjH AdjL AdjC AdjVo MktCap ExRT"
 _STATEMENT_DATES = "DiscDate CurPerSt CurPerEn CurFYSt CurFYEn NxtFYSt NxtFYEn"
-_STATEMENT_TEXTS = (
-    "DiscTime Code DiscNo DocType CurPerType MatChgSub SigChgInC ChgByASRev ChgNoASRev ChgAcEst RetroRst"
-)
+_STATEMENT_TEXTS = "DiscTime Code DiscNo DocType CurPerType MatChgSub SigChgInC ChgByASRev ChgNoASRev ChgAcEst RetroRst"
 _STATEMENT_NUMBERS = " ".join(
     name
     for name in constants.FIN_SUMMARY_COLUMNS_V2

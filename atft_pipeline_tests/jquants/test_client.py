@@ -64,9 +64,7 @@ def test_a_passing_fault_ends_in_success_after_retry(
 
 
 @pytest.mark.parametrize("header", ["90", format_datetime(datetime.now(UTC) + timedelta(seconds=95))])
-def test_retry_after_is_honoured(
-    client: Client, exchange: ScriptedExchange, clock: Clock, header: str
-) -> None:
+def test_retry_after_is_honoured(client: Client, exchange: ScriptedExchange, clock: Clock, header: str) -> None:
     exchange.script = _first(message("slow down", 429, Retry_After=header))  # type: ignore[assignment]
     client.get_eq_bars_daily(date_yyyymmdd=DAY)
     assert max(clock.naps) >= 85

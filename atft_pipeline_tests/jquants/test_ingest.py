@@ -209,9 +209,7 @@ def test_a_column_that_the_official_client_stumbles_over_is_named_too(
     assert _files(lake, table) == {}
 
 
-def test_rows_repeated_across_pages_once_are_read_again(
-    client: Client, lake: Path, exchange: ScriptedExchange
-) -> None:
+def test_rows_repeated_across_pages_once_are_read_again(client: Client, lake: Path, exchange: ScriptedExchange) -> None:
     exchange.page_rows = 25
     second_page = rows_of(BARS_DAILY.path, {"date": DAY})[24:]  # the first page ended with row 24 already
     overlap = json.dumps({"data": second_page}).encode()
@@ -233,9 +231,7 @@ def test_rows_that_stay_repeated_are_one_error(client: Client, lake: Path, excha
     assert _files(lake, BARS_DAILY) == {}
 
 
-def test_an_interrupted_month_goes_on_where_it_stopped(
-    client: Client, lake: Path, exchange: ScriptedExchange
-) -> None:
+def test_an_interrupted_month_goes_on_where_it_stopped(client: Client, lake: Path, exchange: ScriptedExchange) -> None:
     exchange.script = _only(BARS_DAILY.path, lambda number: message("no", 403), "2024-05-20")
     with pytest.raises(ExchangeError):
         ingest_month(client, lake, BARS_DAILY, MAY, last_date=END, workers=1)
