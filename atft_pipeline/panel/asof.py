@@ -81,17 +81,17 @@ def as_of(
     used = known & (first < len(axes.dates))
     latest = _latest_rows(days, ids, first, used, order, (len(axes.dates), width))
     available_on = np.append(days, np.datetime64("NaT", "D"))[latest]
-    inspected = verify(latest, available_on, axes).require()
+    verify(latest, available_on, axes).require()
     since = np.append(first, 0)[latest]
     staleness = np.where(latest >= 0, np.arange(len(axes.dates))[:, None] - since, -1)
-    cells = int(axes.listed.sum()) if entities is None else latest.size
-    hits = int(((latest >= 0) & axes.listed).sum()) if entities is None else int(inspected.details["rows_inspected"])  # type: ignore[call-overload]
+    hits = latest >= 0
+    hit_rate = float(hits[axes.listed].mean() if entities is None and axes.listed.any() else hits.mean())
     audit = Audit(
         events=len(ids),
         unknown_entity=int((~known).sum()),
         not_yet_available=int((known & ~used).sum()),
-        rows_inspected=int((latest >= 0).sum()),
-        hit_rate=hits / max(cells, 1),
+        rows_inspected=int(hits.sum()),
+        hit_rate=hit_rate,
     )
     return AsOf(latest, available_on, staleness.astype(np.int32), audit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,9 @@ class Axes:
     def __post_init__(self) -> None:
         if self.listed.shape != self.shape:
             raise ContractBroken(f"listed mask of shape {self.listed.shape} on axes {self.shape}; rebuild the panel")
-        for name, axis in (("dates", self.dates), ("codes", self.codes)):
-            if len(axis) > 1 and not (axis[:-1] < axis[1:]).all():
+        axes: dict[str, NDArray[Any]] = {"dates": self.dates, "codes": self.codes}
+        for name, axis in axes.items():
+            if not (axis[:-1] < axis[1:]).all():
                 raise ContractBroken(f"the {name} axis is not strictly ascending; rebuild the panel")
 
     @property

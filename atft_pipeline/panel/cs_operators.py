@@ -7,6 +7,8 @@ id per cell; ids outside 0..n_groups-1 belong to no group. Callers import from `
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -90,7 +92,7 @@ def _quantiles(x, where, q, min_obs, out):  # type: ignore[no-untyped-def]
         out[t] = ordered[low] + (at - low) * (ordered[high] - ordered[low])
 
 
-def _inputs(x: NDArray[np.generic], group: Ids | None, where: Mask | None) -> tuple[Array, Ids, Mask]:
+def _inputs(x: NDArray[Any], group: Ids | None, where: Mask | None) -> tuple[Array, Ids, Mask]:
     dense = np.ascontiguousarray(x, dtype=np.float64)
     if dense.ndim != 2:
         raise ValueError(f"a cross-section needs [T, N], not shape {dense.shape}")
@@ -99,9 +101,7 @@ def _inputs(x: NDArray[np.generic], group: Ids | None, where: Mask | None) -> tu
     return dense, np.broadcast_to(ids, dense.shape).copy(), np.broadcast_to(mask, dense.shape).copy()
 
 
-def _moments(
-    x: NDArray[np.generic], group: Ids | None, where: Mask | None, n_groups: int
-) -> tuple[Array, Array, Array]:
+def _moments(x: NDArray[Any], group: Ids | None, where: Mask | None, n_groups: int) -> tuple[Array, Array, Array]:
     """Count, mean and sum of squared deviations per (date, group), each [T, n_groups]; the mean of none is 0."""
     dense, ids, mask = _inputs(x, group, where)
     count, mean, squares = (np.zeros((len(dense), n_groups)) for _ in range(3))
@@ -113,31 +113,31 @@ def _n_groups(group: Ids) -> int:
     return max(int(np.max(group, initial=-1)) + 1, 1)
 
 
-def cs_count(x: NDArray[np.generic], where: Mask | None = None) -> Array:
+def cs_count(x: NDArray[Any], where: Mask | None = None) -> Array:
     """Non-null members per date, [T]."""
     return _moments(x, None, where, 1)[0][:, 0]
 
 
-def cs_sum(x: NDArray[np.generic], where: Mask | None = None) -> Array:
+def cs_sum(x: NDArray[Any], where: Mask | None = None) -> Array:
     """Sum over the members of each date, [T]; 0 when there are none."""
     count, mean, _ = _moments(x, None, where, 1)
     return (count * mean)[:, 0]
 
 
-def cs_mean(x: NDArray[np.generic], where: Mask | None = None, min_obs: int = 1) -> Array:
+def cs_mean(x: NDArray[Any], where: Mask | None = None, min_obs: int = 1) -> Array:
     """Mean over the members of each date, [T]."""
     count, mean, _ = _moments(x, None, where, 1)
     return np.where(count >= max(min_obs, 1), mean, np.nan)[:, 0]
 
 
-def cs_std(x: NDArray[np.generic], where: Mask | None = None, min_obs: int = 2) -> Array:
+def cs_std(x: NDArray[Any], where: Mask | None = None, min_obs: int = 2) -> Array:
     """Standard deviation over the members of each date, ddof 1, [T]."""
     count, _, squares = _moments(x, None, where, 1)
     variance = squares / np.maximum(count - 1, 1)
     return np.sqrt(np.where(count >= max(min_obs, 2), variance, np.nan))[:, 0]
 
 
-def cs_quantile(x: NDArray[np.generic], q: float, where: Mask | None = None, min_obs: int = 1) -> Array:
+def cs_quantile(x: NDArray[Any], q: float, where: Mask | None = None, min_obs: int = 1) -> Array:
     """Quantile over the members of each date, [T], linear between order statistics (numpy's default)."""
     dense, _, mask = _inputs(x, None, where)
     out = np.empty(len(dense))
@@ -145,14 +145,12 @@ def cs_quantile(x: NDArray[np.generic], q: float, where: Mask | None = None, min
     return out
 
 
-def cs_rank(x: NDArray[np.generic], where: Mask | None = None, min_obs: int = 2) -> Array:
+def cs_rank(x: NDArray[Any], where: Mask | None = None, min_obs: int = 2) -> Array:
     """(average rank - 1) / (n - 1) among the non-null members of the date, [T, N]; null for everyone else."""
     return group_rank(x, np.zeros((1, 1), np.int16), where, min_obs)
 
 
-def cs_zscore(
-    x: NDArray[np.generic], where: Mask | None = None, min_obs: int = 2, clip: float | None = None
-) -> Array:
+def cs_zscore(x: NDArray[Any], where: Mask | None = None, min_obs: int = 2, clip: float | None = None) -> Array:
     """(x - mean) / sd among the members of the date, ddof 1, within +-clip, [T, N]; null at zero variance."""
     mean, sd = cs_mean(x, where, min_obs)[:, None], cs_std(x, where, min_obs)[:, None]
     member = np.isfinite(x) if where is None else np.isfinite(x) & where
@@ -161,42 +159,38 @@ def cs_zscore(
     return z if clip is None else np.clip(z, -clip, clip)
 
 
-def cs_clip(x: NDArray[np.generic], where: Mask | None, lo_q: float, hi_q: float) -> Array:
+def cs_clip(x: NDArray[Any], where: Mask | None, lo_q: float, hi_q: float) -> Array:
     """Members limited to the date's own quantiles [lo_q, hi_q], [T, N]; null for everyone else."""
     low, high = (cs_quantile(x, q, where)[:, None] for q in (lo_q, hi_q))
     member = np.isfinite(x) if where is None else np.isfinite(x) & where
     return np.where(member, np.clip(x, low, high), np.nan)
 
 
-def group_table(
-    x: NDArray[np.generic], group: Ids, where: Mask | None, n_groups: int, min_obs: int = 1
-) -> Array:
+def group_table(x: NDArray[Any], group: Ids, where: Mask | None, n_groups: int, min_obs: int = 1) -> Array:
     """Mean per (date, group), [T, n_groups]; null below `min_obs` members."""
     count, mean, _ = _moments(x, group, where, n_groups)
     return np.where(count >= max(min_obs, 1), mean, np.nan)
 
 
-def group_sum_table(x: NDArray[np.generic], group: Ids, where: Mask | None, n_groups: int) -> Array:
+def group_sum_table(x: NDArray[Any], group: Ids, where: Mask | None, n_groups: int) -> Array:
     """Sum per (date, group), [T, n_groups]; 0 for a group without members."""
     count, mean, _ = _moments(x, group, where, n_groups)
     return count * mean
 
 
-def group_count_table(x: NDArray[np.generic], group: Ids, where: Mask | None, n_groups: int) -> Array:
+def group_count_table(x: NDArray[Any], group: Ids, where: Mask | None, n_groups: int) -> Array:
     """Non-null members per (date, group), [T, n_groups]."""
     return _moments(x, group, where, n_groups)[0]
 
 
-def group_take(table: NDArray[np.generic], group: Ids) -> Array:
+def group_take(table: NDArray[Any], group: Ids) -> Array:
     """Each cell's group value, [T, N], from a [T, G] table; null where the id is outside the table."""
     values, ids = np.asarray(table, np.float64), np.asarray(group, np.int64)
     known = (ids >= 0) & (ids < values.shape[1])
     return np.where(known, np.take_along_axis(values, np.where(known, ids, 0), axis=1), np.nan)
 
 
-def group_mean(
-    x: NDArray[np.generic], group: Ids, where: Mask | None, min_obs: int, leave_one_out: bool = False
-) -> Array:
+def group_mean(x: NDArray[Any], group: Ids, where: Mask | None, min_obs: int, leave_one_out: bool = False) -> Array:
     """Mean of the cell's group on its date, [T, N]; null below `min_obs` contributing members.
 
     With `leave_one_out` a member's own value is taken out first, and `min_obs` counts the others.
@@ -212,7 +206,7 @@ def group_mean(
     return np.where(n >= max(min_obs, 1), m, np.nan)
 
 
-def group_rank(x: NDArray[np.generic], group: Ids, where: Mask | None, min_obs: int = 2) -> Array:
+def group_rank(x: NDArray[Any], group: Ids, where: Mask | None, min_obs: int = 2) -> Array:
     """(average rank - 1) / (n - 1) among the non-null members of the cell's group on its date, [T, N]."""
     dense, ids, mask = _inputs(x, group, where)
     out = np.empty_like(dense)
