@@ -84,16 +84,20 @@ def require_even_days(table: Table, month: str, frame: pl.DataFrame) -> None:
 
 
 def require_calendar(frame: pl.DataFrame, start: date, end: date) -> tuple[date, date]:
-    """First and last day of a calendar answer; raises unless it begins at `start` and lacks no day in between."""
+    """First and last day that a calendar answer vouches for; raises when a day is missing in between.
+
+    The market may begin inside the month of `start`: then nothing exists before, and the answer vouches for `start` on.
+    """
     request = f"from={start} to={end}"
     remedy = "set ATFT_START to a date that the plan covers, or run the same command again"
     if not frame.height:
         raise incomplete(CALENDAR, request, "no rows", remedy)
     days = frame["Date"]
     first, last = days[0], days[-1]
-    if first != start or frame.height != (last - first).days + 1:
+    begins_in_month = start <= first and (first.year, first.month) == (start.year, start.month)
+    if not begins_in_month or frame.height != (last - first).days + 1:
         raise incomplete(CALENDAR, request, f"{frame.height} days between {first} and {last}", remedy)
     odd = frame.filter(~pl.col("HolDiv").is_in(["0", "1", "2", "3"]))
     if odd.height:
         raise incomplete(CALENDAR, request, f"HolDiv {odd['HolDiv'][0]!r} on {odd['Date'][0]}", remedy)
-    return first, last
+    return start, last

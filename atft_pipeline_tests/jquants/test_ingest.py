@@ -362,6 +362,18 @@ def test_a_calendar_with_a_gap_is_refused(client: Client, tmp_path: Path, exchan
     assert _files(tmp_path, CALENDAR) == {}
 
 
+def test_a_market_that_begins_inside_a_month_is_ingested_from_its_first_day(
+    client: Client, tmp_path: Path, exchange: ScriptedExchange
+) -> None:
+    exchange.edit = lambda path, rows: [row for row in rows if row["Date"] >= DAY]
+    for reused in (False, True):
+        assert ingest_calendar(client, tmp_path, date(2024, 5, 1), LAST).reused is reused
+    assert _ingest(client, tmp_path, TOPIX).days == 14
+    assert _ingest(client, tmp_path, TOPIX).reused
+    with pytest.raises(IncompleteError, match="days between 2024-05-14"):
+        ingest_calendar(client, tmp_path, date(2024, 4, 1), LAST)
+
+
 def test_without_a_calendar_the_error_says_what_to_build(client: Client, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="build the asset that writes it first"):
         _ingest(client, tmp_path)
