@@ -1,8 +1,8 @@
 """The shape of a day around its close: open, high, low, volume and turnover, and the daily bars table.
 
 Given the close, a bar has free degrees of freedom, and they show the hidden characteristics at the close of the day,
-each behind noise: the overnight share and the VWAP show `linear`; volume shows `left` and the range shows `right` (their
-product is the interaction); the place of the close inside the range shows the cycle, very noisily.
+each behind noise: the overnight share and the VWAP show `linear`; volume shows `left` and the range shows `right`, whose
+product is the interaction; the place of the close inside the range shows the cycle, very noisily.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def draw_quotes(
     def noise() -> Floats:
         return rng.standard_normal((days, issues))
 
-    overnight = _OVERNIGHT_SHARE * move + 0.5 * scale * (0.78 * hidden.linear + 0.63 * noise())
+    overnight = _OVERNIGHT_SHARE * move + 0.5 * scale * (0.88 * hidden.linear + 0.47 * noise())
     body = move - overnight  # ln(close / open)
-    span = scale * 1.5 * np.exp(0.32 * hidden.right + 0.14 * noise())
+    span = scale * 1.5 * np.exp(0.42 * hidden.right + 0.10 * noise())
     span = np.maximum(span, np.abs(body) + 0.15 * scale * np.abs(noise()))
     clue = 0.55 * hidden.cycle(np.arange(days)) + 0.835 * noise()
     above = (span - np.abs(body)) * (0.5 - 0.5 * np.tanh(0.8 * clue))  # ln(high / the higher of open and close)
@@ -105,7 +105,7 @@ def _volume(universe: Universe, closes: Closes, hidden: Hidden, surprise: Floats
     for t in range(1, days):
         tide[t] += 0.99 * tide[t - 1]
         whole[t] += 0.9 * whole[t - 1]
-    fleeting = 0.22 * np.minimum(surprise, 5.0) + 0.45 * hidden.left + 0.22 * rng.standard_normal((days, issues))
+    fleeting = 0.22 * np.minimum(surprise, 5.0) + 0.60 * hidden.left + 0.15 * rng.standard_normal((days, issues))
     shares = universe.turnover / universe.price / np.cumprod(closes.factor, axis=0)
     lots: Floats = np.round(shares * np.exp(tide + whole + fleeting - 0.3) / _LOT)
     return np.maximum(lots, 1.0) * _LOT
@@ -113,7 +113,7 @@ def _volume(universe: Universe, closes: Closes, hidden: Hidden, surprise: Floats
 
 def shares_issued(universe: Universe, closes: Closes) -> Floats:
     """Shares issued on each day [days, issues], splits applied."""
-    return np.round(universe.shares / np.cumprod(closes.factor, axis=0))
+    return np.asarray(np.round(universe.shares / np.cumprod(closes.factor, axis=0)), dtype=np.float64)
 
 
 def bars_table(universe: Universe, quotes: Quotes, closes: Closes, days: list[date], trading: Bools) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Weekly trading by investor type per section: amounts in thousand yen that add up, published four business days later."""
+"""Weekly trading by investor type per section: thousands of yen that add up, published four business days later."""
 
 from __future__ import annotations
 

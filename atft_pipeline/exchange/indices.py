@@ -1,4 +1,4 @@
-"""Indices of the simulated market: TOPIX and its size, style, segment and sector companions, from the stocks' own bars."""
+"""Indices of the simulated market, from the stocks' own bars: TOPIX, size, style, segment and sector indices."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class IndexBars:
 
 
 def draw_indices(universe: Universe, quotes: Quotes, closes: Closes, noise: Noise, seed: int) -> IndexBars:
-    """Capitalisation-weighted indices of the members' returns; one without members moves with the market and its sector."""
+    """Capitalisation-weighted means of the members' returns; an index without members moves with its factors."""
     rng = np.random.default_rng([seed, 8])
     members = _members(universe)
     codes = sorted(members)

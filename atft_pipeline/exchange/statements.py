@@ -1,52 +1,27 @@
-"""Disclosures of the simulated companies: results, forecasts and their revisions, as the 111 strings of /fins/summary."""
+"""What a disclosure says: results, forecasts and their revisions, as the 111 strings of /fins/summary."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from atft_pipeline.exchange.accounts import Accounts, Dates, Floats, Ints
+from atft_pipeline.exchange.accounts import Accounts, Floats
+from atft_pipeline.exchange.filings import (
+    CORRECTION,
+    DIVIDEND,
+    FORECAST,
+    Documents,
+    document_numbers,
+    draw_documents,
+    starts,
+)
 from atft_pipeline.exchange.summary_fields import COLUMNS, DECIMALS, FLAGS
 from atft_pipeline.exchange.universe import Universe
 
-CLOSE_CHANGE = np.datetime64("2024-11-05")
-"""From here on the favourite minute of disclosure is 15:30, not 15:00."""
-
-RESULT, CORRECTION, FORECAST, DIVIDEND = range(4)
-"""Kinds of documents: results, their restatement, a revised earnings forecast, a revised dividend forecast."""
-
-_LATEST_DAYS = 45
-_REVISIONS_A_MONTH = 0.10
-_DIVIDEND_REVISIONS_A_MONTH = 0.025
-_REVISED_WITH_RESULTS = 0.15
-_CORRECTED = 0.012
-_TIMES = ("15:00:00", "15:30:00", "16:00:00", "11:30:00", "12:00:00", "13:00:00", "14:00:00", "10:30:00", "17:10:00")
-_TIME_ODDS = (0.36, 0.13, 0.10, 0.09, 0.07, 0.07, 0.10, 0.04, 0.04)
 _PERIODS = np.array(["1Q", "2Q", "3Q", "FY"])
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Documents in order of issue, target year and disclosure; every array has one entry per document."""
-
-    kind: Ints
-    issue: Ints
-    quarter: Ints
-    """Column of the accounts: the period of a result, the last quarter of the year that a revision speaks of."""
-    day: Dates
-    time: NDArray[np.str_]
-    revises: NDArray[np.bool_]
-    """The document states a new earnings forecast; otherwise it repeats the last one for the same year."""
-
-    @property
-    def target(self) -> Ints:
-        """Column of the accounts that ends the year the forecast speaks of: results of a year forecast the next."""
-        ends = self.quarter // 4 * 4 + 3
-        return np.where((self.kind <= CORRECTION) & (self.quarter % 4 == 3), ends + 4, ends)
 
 
 def fin_summary_table(
@@ -63,7 +38,7 @@ def fin_summary_table(
     `linear` and `adjustment` (product of the factors so far) are [trading days, issues].
     """
     rng = np.random.default_rng([seed, 11])
-    documents = _ordered(_draw_documents(rng, universe, accounts, linear, business, trading))
+    documents = draw_documents(universe, accounts, linear, business, seed)
     days = np.array(trading, dtype="datetime64[D]")
     known = np.maximum(np.searchsorted(days, documents.day) - 1, 0)  # last close before the day of disclosure
     mood = linear[known, documents.issue]
@@ -76,113 +51,6 @@ def fin_summary_table(
     numbers |= _actuals(rng, accounts, documents, shares, ratio)
     _choose_basis(accounts, documents, numbers)
     return _as_strings(universe, accounts, documents, numbers)
-
-
-def _draw_documents(
-    rng: np.random.Generator,
-    universe: Universe,
-    accounts: Accounts,
-    linear: Floats,
-    business: list[date],
-    trading: list[date],
-) -> Documents:
-    open_days = np.array(business, dtype="datetime64[D]")
-    issues, quarters = accounts.quarter_end.shape
-    habit = np.clip(_LATEST_DAYS - rng.exponential(4.5, issues), 24, _LATEST_DAYS)
-    lag = np.clip(habit[:, None] + rng.integers(-1, 2, (issues, quarters)), 22, _LATEST_DAYS).astype(np.int64)
-    wanted = accounts.quarter_end + lag.astype("timedelta64[D]")
-    place = np.searchsorted(open_days, wanted, side="right") - 1
-    told = open_days[np.maximum(place, 0)]
-    inside = (place >= 0) & (wanted <= open_days[-1]) & (told > accounts.quarter_end) & universe.common[:, None]
-    inside &= _listed(universe, np.maximum(place, 0), np.arange(issues)[:, None])
-    issue, quarter = np.nonzero(inside)
-    count = len(issue)
-    clock = _times(rng, told[issue, quarter], rng.choice(len(_TIMES), p=_TIME_ODDS, size=issues)[issue])
-    results = Documents(
-        np.full(count, RESULT), issue, quarter, told[issue, quarter], clock, rng.random(count) < _REVISED_WITH_RESULTS
-    )
-    both = (rng.random(count) < 0.5) & results.revises & (quarter % 4 != 3)
-    restated = rng.random(count) < _CORRECTED
-    following = np.minimum(np.searchsorted(open_days, results.day) + 1, len(open_days) - 1)
-    restated &= (open_days[following] > results.day) & _listed(universe, following, issue)
-    parts = [
-        results,
-        Documents(
-            np.full(both.sum(), FORECAST), issue[both], quarter[both] // 4 * 4 + 3,
-            results.day[both], clock[both], np.ones(both.sum(), dtype=bool),
-        ),
-        Documents(
-            np.full(restated.sum(), CORRECTION), issue[restated], quarter[restated], open_days[following][restated],
-            np.full(restated.sum(), "15:00:00"), np.zeros(restated.sum(), dtype=bool),
-        ),
-        _revisions(rng, FORECAST, universe, accounts, linear, open_days, wanted),
-        _revisions(rng, DIVIDEND, universe, accounts, linear, open_days, wanted),
-    ]  # fmt: skip
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(results)}
-    return Documents(**joined)
-
-
-def _listed(universe: Universe, place: Ints, issue: Ints) -> NDArray[np.bool_]:
-    return (place >= universe.first[issue]) & (place < universe.last[issue])
-
-
-def _times(rng: np.random.Generator, day: Dates, habit: Ints) -> NDArray[np.str_]:
-    """Times of disclosure: each company has a habit and keeps it four times out of five."""
-    other = rng.choice(len(_TIMES), p=_TIME_ODDS, size=len(day))
-    time = np.array(_TIMES)[np.where(rng.random(len(day)) < 0.8, habit, other)]
-    return np.where((day >= CLOSE_CHANGE) & (time == "15:00:00"), "15:30:00", time)
-
-
-def _revisions(
-    rng: np.random.Generator,
-    kind: int,
-    universe: Universe,
-    accounts: Accounts,
-    linear: Floats,
-    open_days: Dates,
-    told: Dates,
-) -> Documents:
-    """Revisions between results, likelier while the characteristic is far from zero; a few fall on a Saturday."""
-    months = np.unique(open_days.astype("datetime64[M]"))
-    issues = len(universe.codes)
-    month, issue = np.divmod(np.arange(len(months) * issues), issues)
-    rate = _REVISIONS_A_MONTH if kind == FORECAST else _DIVIDEND_REVISIONS_A_MONTH
-    first = np.searchsorted(open_days, months.astype("datetime64[D]"))
-    length = np.diff(np.append(first, len(open_days)))
-    place = first[month] + (rng.random(len(month)) * length[month]).astype(np.int64)
-    strength = np.abs(linear[np.clip(place - 2, 0, len(linear) - 1), issue])
-    chosen = rng.random(len(month)) < rate * (0.4 + 0.75 * strength)
-    chosen &= _listed(universe, place, issue) & universe.common[issue]
-    place, issue = place[chosen], issue[chosen]
-    day = open_days[place]
-    friday = day.astype(np.int64) % 7 == 1  # 1970-01-02 was one
-    saturday = friday & (rng.random(len(day)) < 0.02) & (day < open_days[-1])
-    saturday &= place + 1 < universe.last[issue]
-    day = np.where(saturday, day + np.timedelta64(1, "D"), day)
-    year_ends = told[:, 3::4]
-    quarter = (day[:, None] >= year_ends[issue]).sum(axis=1) * 4 + 3  # the first year whose results are not out
-    time = _times(rng, day, rng.choice(len(_TIMES), p=_TIME_ODDS, size=issues)[issue])
-    keep = quarter < accounts.quarter_end.shape[1] - 4
-    count = int(keep.sum())
-    return Documents(
-        np.full(count, kind), issue[keep], quarter[keep], day[keep], time[keep], np.full(count, kind == FORECAST)
-    )
-
-
-def _ordered(documents: Documents) -> Documents:
-    """By issue, target year, day and time, results first; the first document of a target year states its forecast."""
-    order = np.lexsort((documents.kind, documents.time, documents.day, documents.target, documents.issue))
-    moved = Documents(**{name: values[order] for name, values in vars(documents).items()})
-    moved.revises[_starts(moved)] = True
-    return moved
-
-
-def _starts(documents: Documents) -> NDArray[np.bool_]:
-    """First document of each issue and target year."""
-    start = np.ones(len(documents.issue), dtype=bool)
-    same = documents.issue[1:] == documents.issue[:-1]
-    start[1:] = ~(same & (documents.target[1:] == documents.target[:-1]))
-    return start
 
 
 def _forecasts(
@@ -200,9 +68,9 @@ def _forecasts(
     sales, operating = np.round(sales[latest] / 1e6) * 1e6, np.round(operating[latest] / 1e6) * 1e6
     raises = documents.kind == DIVIDEND
     steps = np.cumsum(np.where(raises, np.where(mood + rng.standard_normal(len(issue)) > -0.3, 1, -1), 0))
-    start = np.maximum.accumulate(np.where(_starts(documents), np.arange(len(issue)), 0))
+    start = np.maximum.accumulate(np.where(starts(documents), np.arange(len(issue)), 0))
     before = np.where(start > 0, steps[np.maximum(start - 1, 0)], 0)
-    planned = accounts.dividend[issue, target] / ratio_to_first(ratio)
+    planned = accounts.dividend[issue, target] * ratio
     dividend = np.round(planned * np.maximum(1 + 0.12 * (steps - before), 0.0))
     half = np.floor(dividend / 2)
     net = shares * (1 - accounts.treasury[issue])
@@ -224,11 +92,6 @@ def _forecasts(
         part = 0.48 * full[name] if name == "EPS" else np.round(0.48 * full[name] / 1e6) * 1e6
         fields[f"F{name}2Q"] = np.where(first_half, part, np.nan)
     return fields
-
-
-def ratio_to_first(ratio: Floats) -> Floats:
-    """Shares now per share of the first day: the inverse of the product of the factors so far."""
-    return 1.0 / ratio
 
 
 def _actuals(
@@ -346,18 +209,8 @@ def _as_strings(
         raised = documents.kind == CORRECTION if name == "RetroRst" else np.zeros(len(issue), dtype=bool)
         flag = np.where(documents.kind <= CORRECTION, np.where(raised, "true", "false"), "")
         series[name] = pl.Series(name, flag)
-    series["DiscNo"] = pl.Series("DiscNo", _numbers(documents))
+    series["DiscNo"] = pl.Series("DiscNo", document_numbers(documents))
     blank = pl.lit("").cast(pl.String)
     table = pl.DataFrame(list(series.values()))
     table = table.with_columns(blank.alias(name) for name in COLUMNS if name not in series)
     return table.select(COLUMNS).sort("DiscDate", "Code", "DiscTime", "DiscNo")
-
-
-def _numbers(documents: Documents) -> NDArray[np.str_]:
-    """Unique 14-digit document numbers in order of disclosure; the date in one of twenty is the day before."""
-    order = np.lexsort((documents.issue, documents.kind, documents.time, documents.day))
-    serial = np.empty(len(order), dtype=np.int64)
-    serial[order] = np.arange(len(order))
-    received = documents.day - (serial % 20 == 7).astype("timedelta64[D]")
-    stamp = np.char.replace(np.datetime_as_string(received).astype(str), "-", "")
-    return np.char.add(stamp, np.char.zfill((serial % 1_000_000).astype(str), 6))
