@@ -1,0 +1,228 @@
+"""Feature files and labels become the dataset: Parquet by year in spine order, exactly the contract's columns.
+
+Everything is verified before anything is replaced, and `metadata.json` is written last: a reader that compares files
+with it never mistakes a half-assembled dataset for a whole one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.dataset.contract import KEY_GROUP, KEYS, Contract, check_names, dataset_dir, digest, require_columns
+from atft_pipeline.dataset.spine import YearSlice, typed_column, years
+from atft_pipeline.lake.store import LakeError, read_json, read_record, read_table, write_json, write_table_if_changed
+from atft_pipeline.panel.axes import Axes
+from atft_pipeline.verdict import ContractBroken
+
+LATE_CLOSE_FROM = date(2024, 11, 5)
+"""The cash market closes at 15:30 from this date, at 15:00 before (JPX, arrowhead 4.0)."""
+CLOSE, LATE_CLOSE, HALF_DAY_CLOSE = time(15, 0), time(15, 30), time(11, 30)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What one write did: rows in all files, and how many files were new or changed."""
+
+    rows: int
+    written: int
+    unchanged: int
+    hash: str
+
+
+def features_dir(lake: Path, group: str) -> Path:
+    return lake / "features" / group
+
+
+def write_features(
+    group: str,
+    dtypes: Mapping[str, str],
+    columns: Mapping[str, NDArray[np.generic]],
+    axes: Axes,
+    lake: Path,
+    *,
+    source: Mapping[str, str] | None = None,
+    audit: Mapping[str, Any] | None = None,
+) -> Stored:
+    """Store a group's dense [T, N] columns by year under <lake>/features/<group>/; equal years are left alone.
+
+    `dtypes` are the declared types in order (f32, i8, ...). `source` names what the group was computed from (the
+    panel's hash). `audit` is the as-of join's account (rows inspected, hit rate); the dataset's audit check reads it.
+    """
+    if list(columns) != list(dtypes):
+        raise ContractBroken(f"group {group}: columns {list(columns)[:6]}... are not the declared {list(dtypes)[:6]}...")
+    folder = features_dir(lake, group)
+    entries: dict[str, str] = {}
+    written = rows = 0
+    for year in years(axes):
+        data = [typed_column(name, dtypes[name], year.take(values)) for name, values in columns.items()]
+        frame = year.keys().hstack(data)
+        record, changed = write_table_if_changed(folder / f"{year.year}.parquet", frame, keys=KEYS)
+        entries[year.year] = record.content_hash
+        rows += record.rows
+        written += changed
+    _remove_other_years(folder, entries)
+    summary = {"group": group, "columns": dict(dtypes), "rows": rows, "years": entries, "hash": digest(entries.items())}
+    write_json(folder / "group.json", {**summary, "source": dict(source or {}), "audit": dict(audit or {})})
+    return Stored(rows, written, len(entries) - written, str(summary["hash"]))
+
+
+def assemble_dataset(
+    lake: Path,
+    contract: Contract,
+    axes: Axes,
+    labels: Mapping[str, NDArray[np.generic]],
+    *,
+    half_days: Iterable[date] = (),
+    source: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Join the groups by position, add keys, knowledge time and `labels` ([T, N] per target column); return metadata.
+
+    Raises `ContractBroken` naming missing groups, a file out of spine order, or groups built from different panels;
+    nothing is replaced then.
+    """
+    check_names(contract).require()
+    _require_groups(lake, contract)
+    if sorted(labels) != sorted(contract.labels):
+        raise ContractBroken(f"labels {sorted(labels)} are not the contract's {sorted(contract.labels)}")
+    half = frozenset(half_days)
+    slices = list(years(axes))
+    for year in slices:
+        for group in _feature_groups(contract):
+            path = features_dir(lake, group) / f"{year.year}.parquet"
+            year.require_aligned(path, read_table(path, list(KEYS)))
+    entries: dict[str, Any] = {}
+    written = 0
+    for year in slices:
+        frame = _year_frame(lake, contract, year, labels, half)
+        require_columns(frame.columns, contract).require()
+        path = dataset_dir(lake) / f"{year.year}.parquet"
+        record, changed = write_table_if_changed(path, frame, keys=KEYS)
+        entries[year.year] = {"rows": record.rows, "content_hash": record.content_hash}
+        written += changed
+    _remove_other_years(dataset_dir(lake), entries)
+    return _write_metadata(lake, contract, axes, entries, written, dict(source or {}))
+
+
+def knowledge_time(day: date, half_days: frozenset[date] = frozenset()) -> datetime:
+    """When row `day` was known, Tokyo time: the close of the cash session (half days end at 11:30)."""
+    if day in half_days:
+        return datetime.combine(day, HALF_DAY_CLOSE)
+    return datetime.combine(day, LATE_CLOSE if day >= LATE_CLOSE_FROM else CLOSE)
+
+
+def raw_hashes(lake: Path, tables: Sequence[str]) -> dict[str, str]:
+    """One content hash per raw table, over its partitions in order: what the dataset was made of."""
+    return {
+        table: digest((p.name, read_record(p).content_hash) for p in sorted((lake / "raw" / table).glob("*.parquet")))
+        for table in tables
+    }
+
+
+def _feature_groups(contract: Contract) -> list[str]:
+    return [group for group in contract.groups if group != KEY_GROUP]
+
+
+def _require_groups(lake: Path, contract: Contract) -> None:
+    """Every group is stored, whole, and from one panel; the complaint lists all that are not."""
+    have = [c.name for c in contract.group(KEY_GROUP)]
+    panels: dict[str, str] = {}
+    for group in _feature_groups(contract):
+        path = features_dir(lake, group) / "group.json"
+        if not path.exists():
+            continue
+        summary = read_json(path)
+        have += list(summary["columns"])
+        panels[group] = str(summary["source"].get("panel", ""))
+    require_columns(have, contract).require()
+    if len(set(panels.values())) > 1:
+        newest = max(set(panels.values()), key=list(panels.values()).count)
+        stale = [group for group, panel in panels.items() if panel != newest]
+        raise ContractBroken(f"groups {', '.join(stale)} were computed from another panel; materialise them again")
+
+
+def _year_frame(
+    lake: Path,
+    contract: Contract,
+    year: YearSlice,
+    labels: Mapping[str, NDArray[np.generic]],
+    half_days: frozenset[date],
+) -> pl.DataFrame:
+    """The dataset's rows of one year, columns in contract order."""
+    frame = year.keys()
+    days = frame["date"].unique(maintain_order=True)
+    known = pl.Series("asof_ts", [knowledge_time(day, half_days) for day in days], dtype=pl.Datetime("us"))
+    clock = pl.DataFrame({"date": days, "asof_ts": known.dt.replace_time_zone("Asia/Tokyo")})
+    frame = frame.join(clock, on="date", how="left", maintain_order="left")
+    types = {c.name: c.dtype for c in contract.columns}
+    parts = [typed_column(name, types[name], year.take(values)) for name, values in labels.items()]
+    for group in _feature_groups(contract):
+        path = features_dir(lake, group) / f"{year.year}.parquet"
+        stored = read_table(path)
+        year.require_aligned(path, stored)
+        parts += stored.drop(KEYS).get_columns()
+    joined = frame.hstack(parts)
+    lost = [name for name in contract.names if name not in joined.columns]
+    if lost:
+        raise ContractBroken(f"{year.year}: columns {', '.join(lost[:8])} are missing from the feature files; rebuild them")
+    return joined.select(contract.names)
+
+
+def _write_metadata(
+    lake: Path, contract: Contract, axes: Axes, entries: dict[str, Any], written: int, source: dict[str, str]
+) -> dict[str, Any]:
+    content = digest([contract.hash, *((year, entry["content_hash"]) for year, entry in sorted(entries.items()))])
+    metadata: dict[str, Any] = {
+        "version": 1,
+        "plan": contract.plan,
+        "hash": content,
+        "contract_hash": contract.hash,
+        "columns": {c.name: c.dtype for c in contract.columns},
+        "roles": {c.name: c.role for c in contract.columns},
+        "groups": {group: [c.name for c in contract.group(group)] for group in contract.groups},
+        "inputs": len(contract.features),
+        "rows": sum(entry["rows"] for entry in entries.values()),
+        "codes": len(axes.codes),
+        "dates": [str(axes.dates[0]), str(axes.dates[-1])],
+        "n_dates": len(axes.dates),
+        "years": entries,
+        "source": source,
+    }
+    index = {
+        "hash": contract.hash,
+        "inputs": [
+            {"index": i, "name": c.name, "group": c.group, "kind": c.kind, "dtype": c.dtype, "spectral": c.spectral}
+            for i, c in enumerate(contract.features)
+        ],
+        "not_inputs": [{"name": c.name, "role": c.role} for c in contract.columns if c.role != "feature"],
+    }
+    write_json(dataset_dir(lake) / "feature_index.json", index)
+    write_json(dataset_dir(lake) / "metadata.json", metadata)
+    return {**metadata, "files_written": written}
+
+
+def _remove_other_years(folder: Path, keep: Mapping[str, object]) -> None:
+    """Files of years that the axes no longer have would be read as part of the whole."""
+    for path in folder.glob("*.parquet"):
+        if path.stem not in keep:
+            path.unlink()
+
+
+def audits(lake: Path, contract: Contract) -> dict[str, dict[str, Any]]:
+    """Group -> the audit of its as-of joins, for the groups that stored one."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in _feature_groups(contract):
+        try:
+            audit = read_json(features_dir(lake, group) / "group.json")["audit"]
+        except LakeError:
+            continue
+        if audit:
+            found[group] = audit
+    return found

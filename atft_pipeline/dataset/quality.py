@@ -1,0 +1,226 @@
+"""Checks of the dataset's values: keys, rows per date, nulls, dead columns, ranges, identities, too-good features.
+
+Each returns a `Verdict`; `check_quality` runs them all. They read the written files, never a frame in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.dataset.assemble import audits
+from atft_pipeline.dataset.contract import KEYS, Contract, check_dataset, check_names, dataset_years
+from atft_pipeline.lake.store import read_table
+from atft_pipeline.panel.axes import Axes
+from atft_pipeline.settings import Thresholds
+from atft_pipeline.verdict import Verdict
+
+WARM_UP_ROWS = 260
+"""Closes that a stock needs before its nulls count: the longest window is 250 rows."""
+
+NULL_BUDGET: Mapping[str, float] = {
+    "meta": 0.97, "px": 0.97, "ret": 0.97, "vol": 0.97, "ta": 0.97, "liq": 0.97, "evt": 0.97, "cal": 1.0, "xs": 0.95,
+    "mkt": 1.0, "sec": 0.9, "flow": 0.98, "fs": 0.75,
+}  # fmt: skip
+"""Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe."""
+
+RANGES: tuple[tuple[str, float, float], ...] = (
+    (r"^px_(open|high|low|close)$", 1e-9, np.inf),
+    (r"^px_(volume|turnover)$", 0.0, np.inf),
+    (r"^ret_(\d+d|overnight|intraday)$", -1.0, np.inf),
+    (r"^vol_|^range_hl|^mkt_vol_(cc|yz)|natr", 0.0, np.inf),
+    (r"_rsi_", 0.0, 100.0),
+    (r"^sec(33|17)_(rank|pct)_|^flow_\w+_share$|_breadth_|_adv_ratio", 0.0, 1.0),
+    (r"^flow_\w+_net_(ratio|sum4)$", -1.0, 1.0),
+    (r"^xs_(rank|pct)", 0.0, 1.0),
+    (r"_valid$|_is_|_flag_|^target_up", -1.0, 1.0),
+    (r"^cal_dow$", 0.0, 4.0),
+    (r"^cal_month$", 1.0, 12.0),
+    (r"^meta_market_id$", -1.0, 10.0),
+    (r"^meta_sector33_id$", -1.0, 34.0),
+    (r"^meta_sector17_id$", -1.0, 18.0),
+    (r"staleness_td$|_td_since$", 0.0, np.inf),
+)
+"""(names, smallest, largest) that a known value may take."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Columns that must agree wherever all are known."""
+
+    name: str
+    columns: tuple[str, ...]
+    difference: Callable[..., pl.Expr]
+    tolerance: float
+
+
+IDENTITIES = (
+    Identity(
+        "(1 + overnight)(1 + intraday) = 1 + ret_1d",
+        ("ret_overnight", "ret_intraday", "ret_1d"),
+        lambda on, intra, ret: (1 + on) * (1 + intra) - 1 - ret,
+        1e-4,
+    ),
+    Identity(
+        "ta_macd_hist = ta_macd - ta_macd_signal",
+        ("ta_macd", "ta_macd_signal", "ta_macd_hist"),
+        lambda line, signal, hist: line - signal - hist,
+        1e-4,
+    ),
+    Identity(
+        "sec33_mkt_rel_5d = sec33_ret_5d - mkt_ret_5d",
+        ("sec33_ret_5d", "mkt_ret_5d", "sec33_mkt_rel_5d"),
+        lambda sector, market, rel: sector - market - rel,
+        1e-4,
+    ),
+)
+
+
+def read_columns(lake: Path, contract: Contract, names: tuple[str, ...]) -> pl.DataFrame:
+    """Columns of the whole verified dataset, rows in spine order."""
+    return pl.concat([read_table(path, names) for path in dataset_years(lake, contract)])
+
+
+def check_keys(lake: Path, contract: Contract) -> Verdict:
+    """(code, date) is unique and never null in the written files."""
+    keys = read_columns(lake, contract, KEYS)
+    repeated = int(keys.height - keys.n_unique())
+    nulls = sum(keys.null_count().row(0))
+    message = f"{keys.height:,} rows, {repeated} repeated keys, {nulls} null keys"
+    return Verdict(repeated == 0 and nulls == 0, repeated + nulls, 0, message, {"rows": keys.height})
+
+
+def check_rows_per_date(lake: Path, contract: Contract, axes: Axes, thresholds: Thresholds) -> Verdict:
+    """Every date of the panel has as many rows as listed issues, within 5 %."""
+    rows = read_columns(lake, contract, ("date",)).group_by("date").len().sort("date")
+    have = dict(zip(rows["date"].to_list(), rows["len"].to_list(), strict=True))
+    listed = dict(zip(axes.dates.astype("datetime64[D]").tolist(), axes.listed.sum(axis=1).tolist(), strict=True))
+    gaps = {day: abs(have.get(day, 0) / max(count, 1) - 1) for day, count in listed.items()}
+    worst = max(gaps, key=lambda day: gaps[day])
+    message = f"largest difference {gaps[worst]:.1%} on {worst}: {have.get(worst, 0)} rows, {listed[worst]} listed"
+    want = thresholds.rows_per_date_tolerance
+    return Verdict(gaps[worst] <= want, gaps[worst], want, message, {"dates": len(listed)})
+
+
+def check_nulls(lake: Path, contract: Contract) -> Verdict:
+    """Each group's coverage after warm-up stays above its budget."""
+    state = read_columns(lake, contract, _mask_columns(contract))
+    ripe = _ripe_rows(state)
+    coverage: dict[str, float] = {}
+    for group in NULL_BUDGET:
+        names = tuple(c.name for c in contract.group(group))
+        if names and ripe.any():
+            frame = read_columns(lake, contract, names).filter(ripe)
+            shares = 1 - np.array(frame.null_count().row(0)) / frame.height
+            coverage[group] = float(np.median(shares))
+    margins = {group: share - NULL_BUDGET[group] for group, share in coverage.items()}
+    worst = min(margins, key=lambda group: margins[group]) if margins else ""
+    short = [f"{g} {coverage[g]:.1%} (want {NULL_BUDGET[g]:.0%})" for g, margin in margins.items() if margin < 0]
+    message = f"{int(ripe.sum()):,} rows after warm-up; " + (
+        f"coverage below budget: {', '.join(short)}" if short else f"tightest group {worst or 'none'}"
+    )
+    got, want = (coverage[worst], NULL_BUDGET[worst]) if worst else (1.0, 1.0)
+    return Verdict(not short, got, want, message, {"coverage": coverage, "rows": int(ripe.sum())})
+
+
+def check_dead_columns(lake: Path, contract: Contract) -> Verdict:
+    """No input is null throughout; no number is constant (a flag or category may be, and is listed)."""
+    empty, constant, quiet = [], [], []
+    for group in contract.groups:
+        columns = [c for c in contract.group(group) if c.role == "feature"]
+        if not columns:
+            continue
+        frame = read_columns(lake, contract, tuple(c.name for c in columns))
+        for column in columns:
+            series = frame[column.name]
+            if series.null_count() == series.len():
+                empty.append(column.name)
+            elif series.min() == series.max():
+                (quiet if column.kind in ("flag", "category", "time") else constant).append(column.name)
+    dead = empty + constant
+    message = "every input has values and varies"
+    if dead:
+        message = f"all null: {', '.join(empty) or 'none'}; constant: {', '.join(constant) or 'none'}"
+    return Verdict(not dead, len(dead), 0, message, {"unchanging_flags": ", ".join(quiet)})
+
+
+def check_ranges(lake: Path, contract: Contract) -> Verdict:
+    """Known values lie where their meaning says."""
+    rules = [(c.name, low, high) for c in contract.columns for p, low, high in RANGES if re.search(p, c.name)]
+    problems = []
+    if rules:
+        names = tuple(dict.fromkeys(name for name, _, _ in rules))
+        frame = read_columns(lake, contract, names)
+        for name, low, high in rules:
+            values = frame[name].cast(pl.Float64).drop_nulls().to_numpy()
+            if values.size and (values.min() < low or values.max() > high):
+                problems.append(f"{name} {values.min():g}..{values.max():g} (want {low:g}..{high:g})")
+    message = f"out of range: {'; '.join(problems)}" if problems else f"{len(rules)} range rules hold"
+    return Verdict(not problems, len(problems), 0, message, {"rules": len(rules)})
+
+
+def check_identities(lake: Path, contract: Contract) -> Verdict:
+    """Columns with a known relation satisfy it, on more than zero rows."""
+    broken, inspected = [], {}
+    for identity in IDENTITIES:
+        if not set(identity.columns) <= set(contract.names):
+            continue
+        frame = read_columns(lake, contract, identity.columns).drop_nulls()
+        gap = frame.select(identity.difference(*(pl.col(c).cast(pl.Float64) for c in identity.columns)).abs().max())
+        largest = float(gap.item() or 0.0)
+        inspected[identity.name] = frame.height
+        if largest > identity.tolerance or frame.height == 0:
+            broken.append(f"{identity.name}: off by {largest:.2g} over {frame.height:,} rows")
+    message = "; ".join(broken) if broken else f"{len(inspected)} identities hold"
+    return Verdict(not broken, len(broken), 0, message, {"rows": inspected})
+
+
+def check_availability(lake: Path, contract: Contract) -> Verdict:
+    """Every as-of join that stored an audit inspected rows, and none used a row from the future."""
+    found = audits(lake, contract)
+    empty = [group for group, audit in found.items() if not int(audit.get("rows_inspected", 0))]
+    late = [group for group, audit in found.items() if int(audit.get("violations", 0))]
+    rows = sum(int(audit.get("rows_inspected", 0)) for audit in found.values())
+    message = f"{rows:,} joined values inspected in {len(found)} groups; none was used before it was available"
+    if empty or late:
+        message = f"as-of joins: nothing inspected in {empty or 'none'}, used too early in {late or 'none'}"
+    details: dict[str, object] = {"audits": found}
+    return Verdict(not empty and not late, rows, 1, message, details)
+
+
+def check_quality(lake: Path, contract: Contract, axes: Axes, thresholds: Thresholds) -> dict[str, Verdict]:
+    """Every check but the too-good scan (`leak_scan.py`), by name."""
+    return {
+        "columns": check_dataset(lake, contract),
+        "names": check_names(contract),
+        "keys": check_keys(lake, contract),
+        "rows_per_date": check_rows_per_date(lake, contract, axes, thresholds),
+        "nulls": check_nulls(lake, contract),
+        "dead_columns": check_dead_columns(lake, contract),
+        "ranges": check_ranges(lake, contract),
+        "identities": check_identities(lake, contract),
+        "availability": check_availability(lake, contract),
+    }
+
+
+def _mask_columns(contract: Contract) -> tuple[str, ...]:
+    wanted = ("meta_history_td", "meta_is_traded", "meta_sector33_id")
+    return tuple(name for name in wanted if name in contract.names) or KEYS
+
+
+def _ripe_rows(state: pl.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose nulls count: a traded ordinary share with enough history."""
+    ripe = np.ones(state.height, dtype=bool)
+    if "meta_history_td" in state.columns:
+        ripe &= (state["meta_history_td"].fill_null(0) > WARM_UP_ROWS).to_numpy()
+    if "meta_is_traded" in state.columns:
+        ripe &= (state["meta_is_traded"].fill_null(0) == 1).to_numpy()
+    if "meta_sector33_id" in state.columns:
+        ripe &= state["meta_sector33_id"].is_between(1, 33).fill_null(False).to_numpy()
+    return ripe

@@ -1,0 +1,134 @@
+"""The training panel: what the trainer reads, whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atft_pipeline.dataset.contract import Contract
+from atft_pipeline.dataset.training_panel import panel_dir, read_manifest, verify_training_panel, write_training_panel
+from atft_pipeline.settings import DELAYS, HORIZONS, Thresholds
+from atft_pipeline.training.panel_data import load_panel
+from atft_pipeline.verdict import ContractBroken
+from atft_pipeline_tests.small_lake import CONTRACT, fit, make_market, panel_arrays, store_dataset, store_panel
+
+LIMITS = Thresholds()
+
+
+def test_the_trainer_accepts_the_panel_and_finds_every_array(tmp_path: Path) -> None:
+    market = make_market()
+    manifest = store_panel(tmp_path, market)
+    panel = load_panel(panel_dir(tmp_path))
+    assert panel.hash == manifest["hash"]
+    assert panel.feature_names == tuple(c.name for c in CONTRACT.features)
+    assert panel.feature_names[panel.return_channel] == "ret_1d"
+    assert panel.x.shape == (*market.returns.shape, len(CONTRACT.features))
+    assert panel.x.dtype == np.float16
+    assert panel.y.shape == (*market.returns.shape, len(DELAYS), len(HORIZONS))
+    assert np.isfinite(panel.x).all()
+    assert not panel.x[~market.axes.listed].any()
+
+
+def test_the_label_of_delay_one_starts_a_day_later(tmp_path: Path) -> None:
+    market = make_market()
+    store_panel(tmp_path, market)
+    y = load_panel(panel_dir(tmp_path)).y
+    assert np.allclose(y[:-2, 0, 0, 0], market.returns[1:-1, 0], atol=1e-6)
+    assert np.allclose(y[:-2, 0, 1, 0], market.returns[2:, 0], atol=1e-6)
+
+
+def test_inputs_keep_the_order_of_stocks_within_a_date(tmp_path: Path) -> None:
+    market = make_market()
+    manifest = store_panel(tmp_path, market)
+    x = load_panel(panel_dir(tmp_path)).x
+    at = [f["name"] for f in manifest["features"]].index("ta_signal")
+    day = 100
+    stocks = np.flatnonzero(market.axes.listed[day] & np.isfinite(market.returns[day]))
+    raw, value = market.signal[day, stocks], x[day, stocks, at].astype(float)
+    assert np.array_equal(np.argsort(raw), np.argsort(value))
+    assert abs(value.mean()) < 0.01
+    assert value.std() == pytest.approx(1, abs=0.1)
+
+
+def test_inputs_up_to_a_day_are_bit_equal_when_everything_later_is_replaced(tmp_path: Path) -> None:
+    market = make_market()
+    day = 230
+    garbage = {name: values.copy() for name, values in market.values.items()}
+    for name in ("px_volume", "ret_1d", "ret_5d", "ta_signal", "mkt_ret_1d", "fs_staleness_td"):
+        garbage[name][day + 1 :] = np.floor(garbage[name][day + 1 :] * -3) + 5
+    stored = {}
+    for name, values in (("true", market.values), ("poisoned", garbage)):
+        lake = tmp_path / name
+        store_panel(lake, replace(market, values=values))
+        stored[name] = np.array(load_panel(panel_dir(lake)).x[: day + 1])
+    assert stored["true"].tobytes() == stored["poisoned"].tobytes()
+
+
+def test_a_damaged_array_is_named(tmp_path: Path) -> None:
+    store_panel(tmp_path, make_market())
+    verify_training_panel(tmp_path)
+    path = panel_dir(tmp_path) / "y.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ContractBroken, match=r"y\.npy does not match"):
+        verify_training_panel(tmp_path)
+
+
+def test_a_failed_build_leaves_the_old_panel_in_place(tmp_path: Path) -> None:
+    market = make_market()
+    before = store_panel(tmp_path, market)
+    split, statistics = fit(tmp_path, market)
+    thin = replace(statistics, coverage=replace(statistics.coverage, rows=5, codes=5, dates=1))
+    with pytest.raises(ContractBroken, match="rest on too little"):
+        write_training_panel(tmp_path, CONTRACT, panel_arrays(market), split, thin, thresholds=LIMITS)
+    assert read_manifest(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".training_panel")] == []
+
+
+def test_a_changed_dataset_needs_new_statistics_and_gives_another_hash(tmp_path: Path) -> None:
+    market = make_market()
+    before = store_panel(tmp_path, market)
+    split, statistics = fit(tmp_path, market)
+    other = make_market(seed=4)
+    store_dataset(tmp_path, other)
+    with pytest.raises(ContractBroken, match="another dataset"):
+        write_training_panel(tmp_path, CONTRACT, panel_arrays(other), split, statistics, thresholds=LIMITS)
+    assert store_panel(tmp_path, other)["hash"] != before["hash"]
+
+
+def test_the_same_inputs_give_the_same_hash(tmp_path: Path) -> None:
+    first = store_panel(tmp_path / "a", make_market())
+    assert store_panel(tmp_path / "b", make_market())["hash"] == first["hash"]
+
+
+def test_a_dataset_without_a_group_never_becomes_a_panel(tmp_path: Path) -> None:
+    market = make_market()
+    short = Contract("test", tuple(c for c in CONTRACT.columns if c.group != "fs"))
+    store_dataset(tmp_path, market, short)
+    split, statistics = fit(tmp_path, market, short)
+    with pytest.raises(ContractBroken, match="missing groups: fs"):
+        write_training_panel(tmp_path, CONTRACT, panel_arrays(market), split, statistics, thresholds=LIMITS)
+
+
+def test_selected_inputs_keep_their_names_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    market = make_market()
+    store_dataset(tmp_path, market)
+    split, statistics = fit(tmp_path, market)
+
+    def build(*names: str) -> dict[str, object]:
+        return write_training_panel(
+            tmp_path, CONTRACT, panel_arrays(market), split, statistics, thresholds=LIMITS, selected=names
+        )
+
+    assert [f["name"] for f in build("ret_1d", "mkt_ret_1d")["features"]] == ["ret_1d", "mkt_ret_1d"]  # type: ignore[attr-defined]
+    for names, reason in (
+        (("ret_1d", "target_ret_1d"), "target_ret_1d"),
+        (("ret_1d", "nonsense"), "nonsense"),
+        (("mkt_ret_1d",), "lack ret_1d"),
+    ):
+        with pytest.raises(ContractBroken, match=reason):
+            build(*names)
