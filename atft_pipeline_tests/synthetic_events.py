@@ -114,3 +114,62 @@ def topix_bars(dates: Sequence[date], rng: np.random.Generator) -> pl.DataFrame:
     low = np.minimum(open_, close) * np.exp(-rng.uniform(0, 0.005, len(dates)))
     frame = pl.DataFrame({"Date": list(dates), "O": open_, "H": high, "L": low, "C": close})
     return frame.cast(dict(TABLES["topix"].schema))
+
+
+SECTOR33_CODES = ("0050", "3650", "5250", "6050", "7050", "9050")
+
+
+def weekdays(count: int, start: date) -> list[date]:
+    """The first `count` weekdays from `start`: a market without holidays."""
+    days = (start + timedelta(days=d) for d in range(count * 2))
+    return [day for day in days if day.weekday() < 5][:count]
+
+
+def market_tables(
+    codes: Sequence[str],
+    days: Sequence[date],
+    rng: np.random.Generator,
+    sectors: Sequence[str] = SECTOR33_CODES,
+    markets: Sequence[str] = ("0111", "0112", "0113"),
+) -> dict[str, pl.DataFrame]:
+    """`calendar`, `master` and `bars_daily` of stocks dealt to the sectors and markets in turn; all listed throughout.
+
+    The calendar runs on for 30 weekdays after the last bar.
+    """
+    steps, stocks = len(days), len(codes)
+    close = 1000 * np.exp(np.cumsum(rng.normal(0, 0.02, (steps, stocks)), axis=0))
+    open_ = close * np.exp(rng.normal(0, 0.005, (steps, stocks)))
+    volume = np.round(rng.uniform(1e4, 1e6, (steps, stocks)))
+    bars = {
+        "Date": np.repeat(np.array(days, "datetime64[D]"), stocks),
+        "Code": np.tile(np.array(codes), steps),
+        "O": open_,
+        "H": np.maximum(open_, close) * 1.005,
+        "L": np.minimum(open_, close) * 0.995,
+        "C": close,
+        "Vo": volume,
+        "Va": volume * close,
+        "AdjFactor": np.ones((steps, stocks)),
+    }
+    bars_frame = pl.DataFrame({name: np.ravel(values) for name, values in bars.items()})
+    master = bars_frame.select("Date", "Code").with_columns(
+        S33=pl.Series(np.tile([sectors[i % len(sectors)] for i in range(stocks)], steps)),
+        Mkt=pl.Series(np.tile([markets[i // len(sectors) % len(markets)] for i in range(stocks)], steps)),
+        S17=pl.lit("10"),
+        ScaleCat=pl.lit("-"),
+        Mrgn=pl.lit("2"),
+    )
+    ahead = [*days, *weekdays(30, days[-1] + timedelta(days=1))]
+    return {
+        "calendar": pl.DataFrame({"Date": ahead, "HolDiv": ["1"] * len(ahead)}, schema=TABLES["calendar"].schema),
+        "master": _complete("master", master),
+        "bars_daily": _complete("bars_daily", bars_frame.with_columns(UL=pl.lit("0"), LL=pl.lit("0"))),
+    }
+
+
+def _complete(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the table's columns in order; absent ones are null."""
+    return frame.select(
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in TABLES[table].schema.items()
+    )

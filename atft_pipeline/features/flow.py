@@ -43,10 +43,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
     def on_stocks(values: NDArray[np.generic]) -> Array:
         """Event values on the panel, [T, N]: the newest of the section to which the stock belongs on the date."""
-        if not len(values):
-            return np.full(section.shape, np.nan)
-        table = np.where(joined.index >= 0, np.asarray(values, np.float64)[np.maximum(joined.index, 0)], np.nan)
-        return group_take(table, section)
+        return group_take(joined.take(values), section)
 
     first_row = np.searchsorted(panel.axes.dates, events["newest_on"].to_numpy().astype("datetime64[D]"))
     staleness = np.arange(len(panel.axes.dates))[:, None] - on_stocks(first_row)

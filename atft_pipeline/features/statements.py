@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.statement_documents import read_documents
-from atft_pipeline.features.statement_events import Forecasts, derive_events, pick
+from atft_pipeline.features.statement_events import Forecasts, derive_events
 from atft_pipeline.panel.asof import AsOf, as_of
 from atft_pipeline.panel.availability import by_disclosure_time
 from atft_pipeline.panel.operators import Array, divide, log, ts_mean, ts_sum
@@ -53,14 +53,14 @@ class Known:
 
     def value(self, name: str) -> Array:
         """An event column on the panel, [T, N]; null before the first event."""
-        return pick(self.events[name].cast(pl.Float64).to_numpy(), self.joined.index)
+        return self.joined.take(self.events[name].cast(pl.Float64).to_numpy())
 
     def age(self, name: str) -> Array:
         """Trading days from an event's date column to each panel date, [T, N]; null where there is no such date."""
         days = self.events[name].to_numpy().astype("datetime64[D]")
         first_row = np.where(np.isnat(days), np.nan, np.searchsorted(self.panel.axes.dates, days))
         rows = np.arange(len(self.panel.axes.dates), dtype=np.float64)[:, None]
-        return rows - pick(first_row, self.joined.index)
+        return rows - self.joined.take(first_row)
 
 
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -68,8 +68,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     panel = inputs.panel
     documents = _documents_of(panel, inputs.tables["fin_summary"])
     events = derive_events(documents)
-    joined = as_of(events["available"], events["company"], panel.axes)
-    known = Known(panel, events, joined)
+    known = Known(panel, events, as_of(events["available"], events["company"], panel.axes))
     age = known.age("actual_on")
     staleness = np.where(np.isnan(age), STALENESS_CAP, np.minimum(age, STALENESS_CAP))
     fresh = staleness <= STALE_AFTER
@@ -85,7 +84,7 @@ def _documents_of(panel: Panel, fin_summary: pl.DataFrame) -> pl.DataFrame:
     listed = fin_summary.filter(pl.col("Code").is_in(axes.codes.tolist()))
     available = by_disclosure_time(listed["DiscDate"], listed["DiscTime"], panel.calendar)
     documents = read_documents(listed, available)
-    company = np.searchsorted(axes.codes, documents["code"].to_numpy().astype(axes.codes.dtype))
+    company = axes.code_index(documents["code"].to_numpy().astype(axes.codes.dtype))
     splits = {
         # the first row on which the document counts, and the last row of the period it reports on
         "split_available": np.searchsorted(axes.dates, documents["available"].to_numpy().astype("datetime64[D]")),
