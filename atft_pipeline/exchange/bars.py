@@ -1,7 +1,7 @@
 """The shape of a day around its close: open, high, low, volume and turnover, and the daily bars table.
 
 Given the close, a bar has free degrees of freedom, and they show the hidden characteristics at the close of the day,
-each behind noise: the overnight share and the VWAP show `linear`; volume shows `left` and the range shows `right`, whose
+each behind noise: the overnight share and the VWAP show `linear`; volume shows `left`, the range `right`, and their
 product is the interaction; the place of the close inside the range shows the cycle, very noisily.
 """
 

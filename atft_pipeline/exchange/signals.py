@@ -29,7 +29,7 @@ NEIGHBOURS = 10
 GROUP_POOL = 40
 """Fewest stocks from which hidden groups are drawn: sectors smaller than this are pooled with the next ones."""
 
-GROUP_SHARE = 0.35
+GROUP_SHARE = 0.4
 """Share of the specific variance that a hidden group has in common: the residual correlation between neighbours."""
 
 CLIP = 2.5
