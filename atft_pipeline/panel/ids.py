@@ -19,10 +19,11 @@ MARKET_IDS: Mapping[str, int] = {
 
 SECTOR17_IDS: Mapping[str, int] = {**{str(code): code for code in range(1, 18)}, "99": 18}
 
-SECTOR33_CODES = (
+_SECTOR33 = (
     "0050 1050 2050 3050 3100 3150 3200 3250 3300 3350 3400 3450 3500 3550 3600 3650 3700 3750 3800 "
     "4050 5050 5100 5150 5200 5250 6050 6100 7050 7100 7150 7200 8050 9050"
-).split()  # noqa: SIM905
+)
+SECTOR33_CODES = tuple(_SECTOR33.split())
 """The 33 sectors in the official ascending list."""
 
 SECTOR33_IDS: Mapping[str, int] = {**{code: rank for rank, code in enumerate(SECTOR33_CODES, 1)}, "9999": 34}
