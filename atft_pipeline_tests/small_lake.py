@@ -83,7 +83,8 @@ def make_market(dates: int = 260, stocks: int = 40, seed: int = 3, strength: flo
     sector = np.broadcast_to(1 + np.arange(stocks) % 5, (dates, stocks)).astype(float)
     history = np.cumsum(listed, axis=0).astype(float)
     five = np.full_like(returns, np.nan)
-    five[5:] = np.cumprod(1 + np.nan_to_num(returns), axis=0)[5:] / np.cumprod(1 + np.nan_to_num(returns), axis=0)[:-5] - 1
+    level = np.cumprod(1 + np.nan_to_num(returns), axis=0)
+    five[5:] = level[5:] / level[:-5] - 1
     values = {
         "meta_sector33_id": sector,
         "meta_history_td": history,

@@ -57,7 +57,7 @@ def write_features(
     panel's hash). `audit` is the as-of join's account (rows inspected, hit rate); the dataset's audit check reads it.
     """
     if list(columns) != list(dtypes):
-        raise ContractBroken(f"group {group}: columns {list(columns)[:6]}... are not the declared {list(dtypes)[:6]}...")
+        raise ContractBroken(f"group {group}: columns {list(columns)[:6]}..., declared are {list(dtypes)[:6]}...")
     folder = features_dir(lake, group)
     entries: dict[str, str] = {}
     written = rows = 0
@@ -171,7 +171,7 @@ def _year_frame(
     joined = frame.hstack(parts)
     lost = [name for name in contract.names if name not in joined.columns]
     if lost:
-        raise ContractBroken(f"{year.year}: columns {', '.join(lost[:8])} are missing from the feature files; rebuild them")
+        raise ContractBroken(f"{year.year}: the feature files lack {', '.join(lost[:8])}; materialise them again")
     return joined.select(contract.names)
 
 

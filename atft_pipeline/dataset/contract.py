@@ -172,8 +172,8 @@ def verify_dataset(lake: Path, contract: Contract, *, deep: bool = False) -> dic
         require_columns(list(schema), contract).require()
         wrong = [name for name, dtype in schema.items() if dtype != contract.schema[name]]
         if wrong:
-            declared = contract.schema[wrong[0]]
-            raise ContractBroken(f"{path}: column {wrong[0]} is {schema[wrong[0]]}, declared {declared}; assemble again")
+            have, declared = schema[wrong[0]], contract.schema[wrong[0]]
+            raise ContractBroken(f"{path}: column {wrong[0]} is {have}, declared {declared}; assemble again")
         if record.content_hash != entry["content_hash"] or record.rows != entry["rows"]:
             raise ContractBroken(f"{path}: does not match metadata.json; assemble the dataset again")
     return metadata

@@ -301,7 +301,7 @@ def _training_columns(lake: Path, contract: Contract, axes: Axes, split: Split) 
 def _dense(lake: Path, year: YearSlice, names: Sequence[str]) -> dict[str, Array]:
     frame: pl.DataFrame = read_table(dataset_dir(lake) / f"{year.year}.parquet", names)
     if frame.height != year.rows:
-        raise ContractBroken(f"dataset {year.year}: {frame.height:,} rows, the panel lists {year.rows:,}; assemble again")
+        raise ContractBroken(f"dataset {year.year}: {frame.height:,} rows, the panel has {year.rows:,}; assemble again")
     return {name: year.dense(frame[name]) for name in names}
 
 

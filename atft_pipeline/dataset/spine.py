@@ -84,7 +84,7 @@ def years(axes: Axes) -> Iterator[YearSlice]:
 
 
 def typed_column(name: str, dtype: str, values: NDArray[np.generic]) -> pl.Series:
-    """Row values as a declared type; NaN becomes null. Raises `ContractBroken` where an integer type cannot hold them."""
+    """Row values as a declared type; NaN becomes null. Raises `ContractBroken` where the type cannot hold them."""
     numbers = np.asarray(values, dtype=np.float64)
     if np.isinf(numbers).any():
         raise ContractBroken(f"column {name} contains infinities; guard the division that makes them")

@@ -105,6 +105,6 @@ def check_label_overlap(
         passed=smallest >= 1,
         got=smallest,
         want=1,
-        message=f"{name}: the last label ends {smallest} sessions before the next part's first label starts (want >= 1)",
+        message=f"{name}: the last label ends {smallest} sessions before the next part's labels start (want >= 1)",
         details={"sessions": gaps, "embargo_days": split.embargo_days, "reach_days": reach},
     )

@@ -1,4 +1,4 @@
-"""The training panel: what the model reads. Scaled inputs, labels at both delays, masks and ids as memory-mapped arrays.
+"""The training panel, which the model reads: scaled inputs, labels at both delays, masks and ids as mapped arrays.
 
 Built beside the old one and swapped in by a rename; `manifest.json` carries the hash of every array, so a reader can
 tell a whole panel from a damaged one.
@@ -96,7 +96,7 @@ def verify_training_panel(lake: Path) -> dict[str, Any]:
     """The manifest, after re-hashing every array. Raises `ContractBroken` naming the file that differs."""
     manifest = read_manifest(lake)
     if manifest["hash"] != manifest_hash(manifest):
-        raise ContractBroken(f"{panel_dir(lake)}: manifest.json does not match its own hash; rebuild the training panel")
+        raise ContractBroken(f"{panel_dir(lake)}: manifest.json does not match its own hash; rebuild the panel")
     for name, wanted in manifest["files"].items():
         if file_hash(panel_dir(lake) / name) != wanted:
             raise ContractBroken(f"{panel_dir(lake) / name} does not match the manifest; rebuild the training panel")
@@ -144,8 +144,8 @@ def _write_x(
         for i, column in enumerate(columns):
             block[:, :, i] = scaled(fitted[column.name], year.dense(frame[column.name]), where)
         if not np.isfinite(block).all():
-            i = int(np.argwhere(~np.isfinite(block))[0][2])
-            raise ContractBroken(f"{columns[i].name} overflows float16 after scaling ({columns[i].kind}); change its kind")
+            bad = columns[int(np.argwhere(~np.isfinite(block))[0][2])]
+            raise ContractBroken(f"{bad.name} overflows float16 when scaled as {bad.kind}; declare another kind")
         x[year.first : year.end] = block
     x.flush()
     del x

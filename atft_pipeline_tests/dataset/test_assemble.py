@@ -83,8 +83,8 @@ def test_shuffled_rows_in_one_group_are_refused(tmp_path: Path) -> None:
 def test_groups_of_different_panels_are_not_joined(tmp_path: Path) -> None:
     market = make_market()
     store_features(tmp_path, market)
-    dtypes = {"px_volume": "f32"}
-    write_features("px", dtypes, {"px_volume": market.values["px_volume"]}, market.axes, tmp_path, source={"panel": "p2"})
+    columns = {"px_volume": market.values["px_volume"]}
+    write_features("px", {"px_volume": "f32"}, columns, market.axes, tmp_path, source={"panel": "p2"})
     with pytest.raises(ContractBroken, match="groups px were computed from another panel"):
         assemble_dataset(tmp_path, CONTRACT, market.axes, market.labels)
 

@@ -100,7 +100,10 @@ def test_a_broken_identity_is_found(tmp_path: Path, market: Market) -> None:
 
 @pytest.mark.parametrize(
     ("audit", "word"),
-    [({"rows_inspected": 0, "violations": 0}, "nothing inspected"), ({"rows_inspected": 9, "violations": 2}, "too early")],
+    [
+        ({"rows_inspected": 0, "violations": 0}, "nothing inspected"),
+        ({"rows_inspected": 9, "violations": 2}, "too early"),
+    ],
 )
 def test_an_audit_that_saw_nothing_or_a_violation_fails(
     tmp_path: Path, market: Market, audit: dict[str, int], word: str
