@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.features.flow_records import SECTIONS, VALUES, weekly_events
 from atft_pipeline.features.group import Column, Group, Inputs
+from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import next_trading_day
 from atft_pipeline.panel.operators import Array, group_take
@@ -36,7 +37,7 @@ SECTION_OF_MARKET = {
 
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
-    panel, records = inputs.panel, inputs.tables["investor_types"]
+    panel, records = inputs.panel, required_table(inputs.tables, "investor_types")
     events = weekly_events(records, next_trading_day(records["PubDate"], panel.calendar))
     joined = as_of(events["available"], events["section"], panel.axes, entities=len(SECTIONS) + 1)
     section = stock_sections(panel.market)

@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atft_pipeline.features.tables import require_columns
+
 Array = NDArray[np.float64]
 Week = tuple[date, date]
 """(first day, last day) of a record."""
@@ -76,12 +78,10 @@ def weekly_events(records: pl.DataFrame, available: Sequence[object] | NDArray[n
     """The sixteen weekly values per (section, day): columns section, available, newest_on and VALUES.
 
     `available` is the first trading day on which each row may be used. `newest_on` is the day on which the newest
-    week's record became usable: a correction of an older week does not make the flow any fresher. Raises KeyError
-    naming the columns that `investor_types` lacks.
+    week's record became usable: a correction of an older week does not make the flow any fresher. Raises
+    ContractBroken when a column is missing.
     """
-    missing = [name for name in (*KEYS, *FIELDS) if name not in records.columns]
-    if missing:
-        raise KeyError(f"investor_types lacks the columns {missing}; ingest it again, or check the API's field names")
+    require_columns("investor_types", records, (*KEYS, *FIELDS))
     ordered = (
         records.with_columns(available=pl.Series(available, dtype=pl.Date))
         .filter(pl.col("available").is_not_null() & pl.col("Section").is_in(list(SECTIONS)))

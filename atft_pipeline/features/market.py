@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft_pipeline.features.group import Column, Group, Inputs
+from atft_pipeline.features.tables import required_table
 from atft_pipeline.features.topix import Topix, read_topix
 from atft_pipeline.panel.operators import (
     Array,
@@ -30,7 +31,7 @@ ANNUAL = float(np.sqrt(ANNUAL_DAYS))
 
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns, each [T]; see `COLUMNS` for the formulas."""
-    topix = read_topix(inputs.tables["topix"], inputs.panel.axes.dates)
+    topix = read_topix(required_table(inputs.tables, "topix"), inputs.panel.axes.dates)
     close = topix.close
     ret, vol = topix.simple_return(1), _close_volatility(close)
     ema_gap = divide(ts_ema(close, 5), ts_ema(close, 20)) - 1

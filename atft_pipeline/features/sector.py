@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft_pipeline.features.group import Column, Group, Inputs
+from atft_pipeline.features.tables import required_table
 from atft_pipeline.features.topix import read_topix
 from atft_pipeline.panel.operators import (
     Array,
@@ -56,7 +57,7 @@ Ids = NDArray[np.integer]
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel = inputs.panel
-    topix = read_topix(inputs.tables["topix"], panel.axes.dates)
+    topix = read_topix(required_table(inputs.tables, "topix"), panel.axes.dates)
     yield from _sector33_columns(panel, topix.simple_return(5), topix.simple_return(20))
     yield from _member_columns(panel)
     yield from _sector17_columns(panel)

@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atft_pipeline.features.tables import require_columns
+
 RESULT = "FinancialStatements"
 FORECAST_REVISION = "EarnForecastRevision"
 DIVIDEND_REVISION = "DividendForecastRevision"
@@ -50,12 +52,10 @@ def months(day: pl.Expr) -> pl.Expr:
 def read_documents(fin_summary: pl.DataFrame, available: Sequence[object] | NDArray[np.generic]) -> pl.DataFrame:
     """Documents by (code, knowledge order), with `seq`, their row number in that order.
 
-    `available` is the first trading day on which each row may be used; rows without one are dropped. Raises KeyError
-    naming the columns that `fin_summary` lacks.
+    `available` is the first trading day on which each row may be used; rows without one are dropped. Raises
+    ContractBroken when a column is missing.
     """
-    missing = [name for name in FIELDS if name not in fin_summary.columns]
-    if missing:
-        raise KeyError(f"fin_summary lacks the columns {missing}; ingest it again, or check the API's field names")
+    require_columns("fin_summary", fin_summary, FIELDS)
     ordered = (
         fin_summary.with_columns(available=pl.Series(available, dtype=pl.Date))
         .filter(pl.col("available").is_not_null())

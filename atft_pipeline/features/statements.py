@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.statement_documents import read_documents
 from atft_pipeline.features.statement_events import Forecasts, derive_events
+from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import AsOf, as_of
 from atft_pipeline.panel.availability import by_disclosure_time
 from atft_pipeline.panel.operators import Array, divide, log, ts_mean, ts_sum
@@ -66,7 +67,7 @@ class Known:
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel = inputs.panel
-    documents = _documents_of(panel, inputs.tables["fin_summary"])
+    documents = _documents_of(panel, required_table(inputs.tables, "fin_summary"))
     events = derive_events(documents)
     known = Known(panel, events, as_of(events["available"], events["company"], panel.axes))
     age = known.age("actual_on")

@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atft_pipeline.features.tables import require_columns
 from atft_pipeline.panel.operators import Array, divide, ts_lag
+from atft_pipeline.verdict import ContractBroken
 
 FIELDS = ("Date", "O", "H", "L", "C")
 
@@ -30,14 +32,12 @@ class Topix:
 def read_topix(topix: pl.DataFrame, dates: NDArray[np.datetime64]) -> Topix:
     """Align `topix` to the panel's dates; days off the axis (the 2020-10-01 outage repeats a close) are left out.
 
-    Raises KeyError naming missing columns, ValueError when a date occurs twice.
+    Raises ContractBroken when a column is missing or a date occurs twice.
     """
-    missing = [name for name in FIELDS if name not in topix.columns]
-    if missing:
-        raise KeyError(f"topix lacks the columns {missing}; ingest it again, or check the API's field names")
+    require_columns("topix", topix, FIELDS)
     days = topix["Date"].to_numpy().astype("datetime64[D]")
     if len(np.unique(days)) != len(days):
-        raise ValueError("topix holds a date twice; ingest it again")
+        raise ContractBroken("topix holds a date twice; ingest it again")
     place = np.searchsorted(dates, days)
     on_axis = (place < len(dates)) & (dates[np.minimum(place, len(dates) - 1)] == days)
     series = []

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from atft_pipeline.features.flow_records import SECTIONS, weekly_events
+from atft_pipeline.verdict import ContractBroken
 from atft_pipeline_tests.synthetic_events import Row, investor_week, investor_weeks, typed
 
 MONDAY = date(2023, 1, 9)
@@ -107,5 +108,5 @@ def test_breadth_needs_all_eight_types() -> None:
 
 def test_missing_source_field_is_named() -> None:
     frame = typed("investor_types", prime_weeks(1)).drop("FrgnTot")
-    with pytest.raises(KeyError, match="FrgnTot"):
+    with pytest.raises(ContractBroken, match="FrgnTot"):
         weekly_events(frame, frame["PubDate"].to_numpy())

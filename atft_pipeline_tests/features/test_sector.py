@@ -1,4 +1,4 @@
-"""Sector aggregates: windows count dates, membership is the date's own, and labels are complete before they are used."""
+"""Sector aggregates: windows count dates, membership is of the date, and labels are complete before they are used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline_tests.synthetic_events import market_tables, topix_bars, weekdays
 
 DAYS = weekdays(90, date(2022, 1, 3))
-Columns = Mapping[str, NDArray[np.float64]]
+Columns = Mapping[str, NDArray[np.float32]]
 
 
 def market(sectors: list[str], stocks: int = 24, days: list[date] | None = None, seed: int = 4) -> Panel:

@@ -11,6 +11,7 @@ import pytest
 
 from atft_pipeline.features.statement_documents import read_documents
 from atft_pipeline.features.statement_events import derive_events
+from atft_pipeline.verdict import ContractBroken
 from atft_pipeline_tests.synthetic_events import Row, company, document, revision, typed
 
 A = "10010"
@@ -191,5 +192,5 @@ def test_every_document_type_feeds_its_streams(doc_type: str, streams: tuple[boo
 
 def test_missing_source_field_is_named() -> None:
     frame = typed("fin_summary", [document(A, date(2022, 5, 10), "1Q", 2022)]).drop("OdP", "NxFNp")
-    with pytest.raises(KeyError, match=r"OdP.*NxFNp"):
+    with pytest.raises(ContractBroken, match=r"OdP.*NxFNp"):
         read_documents(frame, frame["DiscDate"].to_numpy())
