@@ -69,6 +69,12 @@ def sector_returns(panel: Panel, sector: Ids, sectors: int) -> Array:
     return group_table(clipped, sector, panel.universe, sectors, MIN_MEMBERS)
 
 
+def mean_of_others(x: Array, sector: Ids, universe: NDArray[np.bool_], sectors: int) -> Array:
+    """Mean of x over the other members of the stock's sector, [T, N]; null in a sector of fewer than 5 members."""
+    members = group_take(group_count_table(x, sector, universe, sectors), sector)
+    return np.where(members >= MIN_MEMBERS, group_mean(x, sector, universe, 1, leave_one_out=True), np.nan)
+
+
 def _compound(s: Array, rows: int, min_obs: int) -> Array:
     return ts_product(1 + s, rows, min_obs) - 1
 
@@ -86,7 +92,7 @@ def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iter
     def own(table: Array) -> Array:
         return group_take(table, sector)
 
-    yield "sec33_ret_1d", group_mean(clipped, sector, universe, MIN_MEMBERS, leave_one_out=True)
+    yield "sec33_ret_1d", mean_of_others(clipped, sector, universe, SECTORS33)
     yield "sec33_ret_5d", own(ret_5d)
     yield "sec33_ret_20d", own(ret_20d)
     yield "sec33_mom_60", own(_compound(s, 60, 54))
@@ -108,7 +114,7 @@ def _member_columns(panel: Panel) -> Iterator[tuple[str, Array]]:
     clipped_1d, clipped_5d = (cs_clip(r, universe, 0.01, 0.99) for r in (panel.ret_1d, ret_5d))
 
     def others(x: Array) -> Array:
-        return group_mean(x, sector, universe, MIN_MEMBERS, leave_one_out=True)
+        return mean_of_others(x, sector, universe, SECTORS33)
 
     yield "sec33_rel_ret_1d", panel.ret_1d - others(clipped_1d)
     yield "sec33_rel_ret_5d", ret_5d - others(clipped_5d)
@@ -127,7 +133,7 @@ def _sector17_columns(panel: Panel) -> Iterator[tuple[str, Array]]:
     month = _compound(s, 20, 18)
     yield "sec17_ret_5d", group_take(_compound(s, 5, 5), sector)
     yield "sec17_ret_20d", group_take(month, sector)
-    yield "sec17_rel_ret_5d", ret_5d - group_mean(ret_5d, sector, universe, MIN_MEMBERS, leave_one_out=True)
+    yield "sec17_rel_ret_5d", ret_5d - mean_of_others(ret_5d, sector, universe, SECTORS17)
     yield "sec17_rank_ret_20d", group_take(cs_rank(month, min_obs=12), sector)
 
 
@@ -187,7 +193,7 @@ def _column(series: Array) -> Array:
 
 _CS = "cross_section"
 COLUMNS = (
-    Column("sec33_ret_1d", "f32", "leave-one-out mean of clipped ret_1d in the sector", "1 lag", ">= 5 others", _CS),
+    Column("sec33_ret_1d", "f32", "leave-one-out mean of clipped ret_1d in the sector", "1 lag", ">= 5 members", _CS),
     Column("sec33_ret_5d", "f32", "prod(1 + S) - 1 over 5 dates", "5/5", "", _CS),
     Column("sec33_ret_20d", "f32", "prod(1 + S) - 1 over 20 dates", "20/18", "", _CS),
     Column("sec33_mom_60", "f32", "prod(1 + S) - 1 over 60 dates", "60/54", "", _CS),
@@ -202,8 +208,8 @@ COLUMNS = (
     Column("sec33_mkt_rel_5d", "f32", "sec33_ret_5d - mkt_ret_5d", "5/5", "", _CS),
     Column("sec33_mkt_rel_20d", "f32", "sec33_ret_20d - mkt_ret_20d", "20/18", "", _CS),
     Column("sec33_rel_ret_1d", "f32", "ret_1d - sec33_ret_1d", "1 lag", "", _CS),
-    Column("sec33_rel_ret_5d", "f32", "ret_5d - leave-one-out mean of clipped ret_5d", "5 lag", ">= 5 others", _CS),
-    Column("sec33_rel_ret_20d", "f32", "ret_20d - leave-one-out mean of ret_20d", "20 lag", ">= 5 others", _CS),
+    Column("sec33_rel_ret_5d", "f32", "ret_5d - leave-one-out mean of clipped ret_5d", "5 lag", ">= 5 members", _CS),
+    Column("sec33_rel_ret_20d", "f32", "ret_20d - leave-one-out mean of ret_20d", "20 lag", ">= 5 members", _CS),
     Column("sec33_pct_ret_5d", "f32", "rank of ret_5d inside the sector, 0..1", "5 lag", ">= 5 members", _CS),
     Column("sec33_pct_vol_ratio_20", "f32", "rank of liq_vol_ratio_20 inside the sector", "20/15", ">= 5 members", _CS),
     Column("sec33_pct_adv_20", "f32", "rank of liq_log_adv_20 inside the sector", "20/10", ">= 5 members", _CS),
@@ -211,7 +217,9 @@ COLUMNS = (
     Column("sec33_te_5d", "f32", "(n mean_sector + 100 mean_all)/(n + 100)", "250 lag", "n >= 1", _CS),
     Column("sec17_ret_5d", "f32", "prod(1 + S17) - 1 over 5 dates", "5/5", "", _CS),
     Column("sec17_ret_20d", "f32", "prod(1 + S17) - 1 over 20 dates", "20/18", "", _CS),
-    Column("sec17_rel_ret_5d", "f32", "ret_5d - leave-one-out mean of ret_5d in sector17", "5 lag", ">= 5 others", _CS),
+    Column(
+        "sec17_rel_ret_5d", "f32", "ret_5d - leave-one-out mean of ret_5d in sector17", "5 lag", ">= 5 members", _CS
+    ),
     Column("sec17_rank_ret_20d", "f32", "rank of sec17_ret_20d among the 17 sectors", "20/18", ">= 12 sectors", _CS),
 )
 

@@ -68,6 +68,14 @@ def test_small_sector_has_no_aggregates_but_a_count() -> None:
     assert (built["sec33_member_cnt"][-1, bank] == 4).all()
 
 
+def test_five_members_are_enough_for_the_mean_of_the_other_four() -> None:
+    panel = market(["3650", "7050"], 10)
+    built = columns(panel)["sec33_rel_ret_20d"]
+    others = panel.ret(20)[-1, 2::2]
+    assert len(others) == 4
+    assert built[-1, 0] == pytest.approx(panel.ret(20)[-1, 0] - others.mean(), rel=1e-5)
+
+
 def test_code_that_changes_sector_keeps_the_old_one_before() -> None:
     stays, moves = market(["3650", "7050"]), market(["3650", "7050"])
     sector = stays.sector33.copy()
