@@ -7,7 +7,9 @@ proves on every used row that it is not after the row's date.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +59,32 @@ class AsOf:
         return padded[np.where(usable, self.index, -1)]
 
 
+_collected: ContextVar[list[Audit] | None] = ContextVar("_collected", default=None)
+
+
+@contextmanager
+def collecting_audits() -> Iterator[list[Audit]]:
+    """The audits of all joins made inside the context: a group is a pure function, so its joins report this way."""
+    audits: list[Audit] = []
+    token = _collected.set(audits)
+    try:
+        yield audits
+    finally:
+        _collected.reset(token)
+
+
+def total_audit(audits: Sequence[Audit]) -> dict[str, float]:
+    """One account over several joins, with the lowest hit rate; empty when there were none."""
+    if not audits:
+        return {}
+    return {
+        "joins": len(audits),
+        "events": sum(audit.events for audit in audits),
+        "rows_inspected": sum(audit.rows_inspected for audit in audits),
+        "hit_rate": min(audit.hit_rate for audit in audits),
+    }
+
+
 def as_of(
     available: Series, entity: Series, axes: Axes, entities: int | None = None, *, order: Sequence[Series] = ()
 ) -> AsOf:
@@ -93,6 +121,9 @@ def as_of(
         rows_inspected=int(hits.sum()),
         hit_rate=hit_rate,
     )
+    collected = _collected.get()
+    if collected is not None:
+        collected.append(audit)
     return AsOf(latest, available_on, staleness.astype(np.int32), audit)
 
 

@@ -119,8 +119,9 @@ def _moments(x, out, n, min_obs, mode, ddof, j0, j1):  # type: ignore[no-untyped
                             y = s3[j] / c / (m2 * sd)
                     else:
                         sd = np.sqrt(s2[j] / (c - ddof))
-                        if sd > EPS:
-                            y = (x[t, b + j] - pivot[j] - mean[j]) / sd
+                        d = x[t, b + j] - pivot[j] - mean[j]
+                        if sd > EPS and d - d == 0.0:
+                            y = d / sd
                 out[t, b + j] = y
 
 
