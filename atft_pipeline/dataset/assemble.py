@@ -6,7 +6,7 @@ with it never mistakes a half-assembled dataset for a whole one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
@@ -118,10 +118,11 @@ def knowledge_time(day: date, half_days: frozenset[date] = frozenset()) -> datet
     return datetime.combine(day, LATE_CLOSE if day >= LATE_CLOSE_FROM else CLOSE)
 
 
-def raw_hashes(lake: Path, tables: Sequence[str]) -> dict[str, str]:
-    """One content hash per raw table, over its partitions in order: what the dataset was made of."""
+def raw_hashes(lake: Path) -> dict[str, str]:
+    """One content hash per stored raw table, over its partitions in order: what the dataset was made of."""
+    tables = sorted(path for path in (lake / "raw").glob("*") if path.is_dir())
     return {
-        table: digest((p.name, read_record(p).content_hash) for p in sorted((lake / "raw" / table).glob("*.parquet")))
+        table.name: digest((part.name, read_record(part).content_hash) for part in sorted(table.glob("*.parquet")))
         for table in tables
     }
 
@@ -185,6 +186,7 @@ def _write_metadata(
         "hash": content,
         "contract_hash": contract.hash,
         "columns": {c.name: c.dtype for c in contract.columns},
+        "n_columns": len(contract.columns),
         "roles": {c.name: c.role for c in contract.columns},
         "groups": {group: [c.name for c in contract.group(group)] for group in contract.groups},
         "inputs": len(contract.features),
@@ -194,6 +196,7 @@ def _write_metadata(
         "n_dates": len(axes.dates),
         "years": entries,
         "source": source,
+        "raw": raw_hashes(lake),
     }
     index = {
         "hash": contract.hash,

@@ -131,7 +131,9 @@ def check_nulls(lake: Path, contract: Contract) -> Verdict:
 
 def check_dead_columns(lake: Path, contract: Contract) -> Verdict:
     """No input is null throughout; no number is constant (a flag or category may be, and is listed)."""
-    empty, constant, quiet = [], [], []
+    empty: list[str] = []
+    constant: list[str] = []
+    quiet: list[str] = []
     for group in contract.groups:
         columns = [c for c in contract.group(group) if c.role == "feature"]
         if not columns:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.verdict import ContractBroken
 
-INTEGER_TYPES = {"i8": np.int8, "i16": np.int16, "i32": np.int32}
+INTEGER_TYPES: dict[str, type[np.signedinteger]] = {"i8": np.int8, "i16": np.int16, "i32": np.int32}
 POLARS_INTEGERS = {"i8": pl.Int8, "i16": pl.Int16, "i32": pl.Int32}
 
 

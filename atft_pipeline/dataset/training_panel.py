@@ -23,10 +23,10 @@ from atft_pipeline.dataset.contract import FORBIDDEN_INPUT, Contract, DatasetCol
 from atft_pipeline.dataset.scaling import Statistics, require_statistics, scaled
 from atft_pipeline.dataset.spine import years
 from atft_pipeline.dataset.splits import Split
-from atft_pipeline.lake.store import read_json, read_table
+from atft_pipeline.lake.store import LakeError, read_json, read_table
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.settings import DELAYS, HORIZONS, Thresholds
-from atft_pipeline.verdict import ContractBroken
+from atft_pipeline.verdict import ContractBroken, Verdict
 
 ARRAYS = ("x", "row_ok", "tradable", "y", "returns", "sector", "market", "dates", "codes")
 RETURN_CHANNEL = "ret_1d"
@@ -98,9 +98,21 @@ def verify_training_panel(lake: Path) -> dict[str, Any]:
     if manifest["hash"] != manifest_hash(manifest):
         raise ContractBroken(f"{panel_dir(lake)}: manifest.json does not match its own hash; rebuild the panel")
     for name, wanted in manifest["files"].items():
-        if file_hash(panel_dir(lake) / name) != wanted:
-            raise ContractBroken(f"{panel_dir(lake) / name} does not match the manifest; rebuild the training panel")
+        path = panel_dir(lake) / name
+        if not path.exists() or file_hash(path) != wanted:
+            raise ContractBroken(f"{path} is missing or does not match the manifest; rebuild the training panel")
     return manifest
+
+
+def check_training_panel(lake: Path) -> Verdict:
+    """`verify_training_panel` as a verdict: got and want are the arrays that match the manifest."""
+    want = len(ARRAYS)
+    try:
+        manifest = verify_training_panel(lake)
+    except (ContractBroken, LakeError) as broken:
+        return Verdict(False, 0, want, str(broken))
+    message = f"{want} arrays match the manifest: {manifest['n_dates']} dates, {manifest['n_stocks']} stocks"
+    return Verdict(True, want, want, message, {"hash": manifest["hash"], "inputs": manifest["n_features"]})
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from atft_pipeline.evaluation import metrics
 from atft_pipeline.evaluation.inputs import EvaluationData
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 LAMBDAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

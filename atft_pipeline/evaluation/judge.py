@@ -21,6 +21,16 @@ from atft_pipeline.verdict import ContractBroken, Verdict
 JUDGED = "valid"
 WHERE = f"validation, delay {HEADLINE_DELAY}, horizon {HEADLINE_HORIZON}"
 
+RULES = {
+    "rank_ic": f"RankIC above its threshold and above zero by several standard errors ({WHERE}).",
+    "ic": f"IC above its threshold and above zero by several standard errors ({WHERE}).",
+    "sharpe": f"Net Sharpe of the {BOOK_HORIZON}-day decile book above its threshold (validation, delay 1).",
+    "degeneracy": "Scores differ between stocks at every horizon: a collapsed score gives no predictions.",
+    "liveness": "Graph and normalisation gates received gradient, and graphs had edges, where they train.",
+    "too_good": "No mean 1-day RankIC beyond what an honest signal reaches.",
+}
+"""The rules by name, each with what it demands."""
+
 
 def judge_run(card: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Verdict]:
     """Every rule's verdict by name. A missing or undefined number fails: what was not measured was not passed."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.lake.store import read_json
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

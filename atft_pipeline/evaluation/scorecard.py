@@ -19,7 +19,7 @@ from atft_pipeline.evaluation.inputs import PARTS, EvaluationData, load_run
 from atft_pipeline.evaluation.oracle import Oracle, load_oracle
 from atft_pipeline.lake.store import LakeError, read_json, write_json, write_table
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 HEADLINE_DELAY = 1
 HEADLINE_HORIZON = 1

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from atft_pipeline.dataset.contract import Contract
-from atft_pipeline.dataset.training_panel import panel_dir, read_manifest, verify_training_panel, write_training_panel
+from atft_pipeline.dataset.training_panel import (
+    check_training_panel,
+    panel_dir,
+    read_manifest,
+    verify_training_panel,
+    write_training_panel,
+)
 from atft_pipeline.settings import DELAYS, HORIZONS, Thresholds
 from atft_pipeline.training.panel_data import load_panel
 from atft_pipeline.verdict import ContractBroken
@@ -74,8 +80,11 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ContractBroken, match=r"y\.npy does not match"):
+    with pytest.raises(ContractBroken, match=r"y\.npy is missing or does not match"):
         verify_training_panel(tmp_path)
+    assert not check_training_panel(tmp_path).passed
+    path.unlink()
+    assert "y.npy" in check_training_panel(tmp_path).message
 
 
 def test_a_failed_build_leaves_the_old_panel_in_place(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from atft_pipeline_tests.small_lake import Market
 
 RUN = "abc123def456"
 ALIVE = {"graph_grad_norm": 0.02, "gates_grad_norm": 0.01, "edges_per_date": 80.0}
+PHASES = ("baseline", "adaptive norm", "graph")
 ORACLE_DELAYS = (0, 1, 2, 5)
 
 
@@ -41,10 +42,8 @@ def store_run(
 
 
 def summary(run_id: str, panel_hash: str, liveness: dict[str, Any]) -> dict[str, Any]:
-    phases = [
-        {"phase": k, "name": name, "start_rank_ic": 0.01, "best_rank_ic": 0.02, "best_epoch": 2, "epochs": 3, "seconds": 9}
-        for k, name in enumerate(("baseline", "adaptive norm", "graph"))
-    ]
+    found = {"start_rank_ic": 0.01, "best_rank_ic": 0.02, "best_epoch": 2, "epochs": 3, "seconds": 9}
+    phases = [{"phase": k, "name": name, **found} for k, name in enumerate(PHASES)]
     return {
         "run_id": run_id, "panel_hash": panel_hash, "liveness": liveness, "phase": 2, "epoch": 2, "phases": phases,
         "n_params": 1000, "seed": 7, "preset": "demo",
@@ -53,8 +52,8 @@ def summary(run_id: str, panel_hash: str, liveness: dict[str, Any]) -> dict[str,
 
 def epoch_record(phase: int, epoch: int) -> dict[str, Any]:
     return {
-        "phase": phase, "phase_name": ("baseline", "adaptive norm", "graph")[phase], "epoch": epoch,
-        "rank_ic": 0.01 * phase + 0.003 * epoch, "rank_ic_se": 0.006, "train": {"total": 2.0 - 0.2 * phase - 0.05 * epoch},
+        "phase": phase, "phase_name": PHASES[phase], "epoch": epoch, "rank_ic": 0.01 * phase + 0.003 * epoch,
+        "rank_ic_se": 0.006, "train": {"total": 2.0 - 0.2 * phase - 0.05 * epoch},
     }  # fmt: skip
 
 

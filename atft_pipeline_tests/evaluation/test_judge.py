@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atft_pipeline.evaluation.judge import judge_run, read_verdicts, require_promotable, store_verdict
+from atft_pipeline.evaluation.judge import RULES, judge_run, read_verdicts, require_promotable, store_verdict
 from atft_pipeline.evaluation.predictions import write_predictions
 from atft_pipeline.evaluation.scorecard import evaluate_run, read_scorecard
 from atft_pipeline.lake.store import read_record, read_table
@@ -50,6 +50,7 @@ def judged_cell(card: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_sound_run_passes_every_rule(card: dict[str, Any]) -> None:
     assert failing(card) == []
+    assert list(judge_run(card, LIMITS)) == list(RULES)
 
 
 def test_a_result_too_good_to_be_true_fails(card: dict[str, Any]) -> None:
