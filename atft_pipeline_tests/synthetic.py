@@ -5,6 +5,7 @@ Fast (vectorised, well under a second) and good for properties. It has no plante
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.jquants.tables import TABLES
 from atft_pipeline.panel.ids import SECTOR33_CODES
+from atft_pipeline.panel.panel import Panel, build_panel
 
 START = date(2022, 1, 4)
 _CLOSED = (
@@ -90,6 +92,18 @@ def calendar_frame(first: date, last: date) -> pl.DataFrame:
         d.weekday() > 4 or d in HOLIDAYS or (d.month, d.day) in {(12, 31), (1, 1), (1, 2), (1, 3)} for d in all_days
     ]
     return _typed("calendar", {"Date": all_days, "HolDiv": ["0" if c else "1" for c in closed]})
+
+
+def one_code_panel(days: Sequence[date], close: Sequence[float | None], **quotes: Sequence[object]) -> Panel:
+    """A panel of the single code 13010; quotes that are not given equal the close, volume and turnover 1,000."""
+    key = {"Date": list(days), "Code": ["13010"] * len(days)}
+    texts = {"Mkt": "0111", "S17": "1", "S33": "0050", "ScaleCat": "-", "Mrgn": "1"}
+    plain: dict[str, Sequence[object]] = dict.fromkeys("OHLC", list(close))
+    plain |= {name: [None if x is None else 1000.0 for x in close] for name in ("Vo", "Va")}
+    plain |= {name: ["0"] * len(days) for name in ("UL", "LL")} | {"AdjFactor": [1.0] * len(days)}
+    master = _typed("master", {**key, **{name: [text] * len(days) for name, text in texts.items()}})
+    calendar = calendar_frame(days[0] - timedelta(days=40), days[-1] + timedelta(days=80))
+    return build_panel(calendar, master, _typed("bars_daily", {**key, **plain, **quotes}))
 
 
 def trading_days(calendar: pl.DataFrame) -> list[date]:
