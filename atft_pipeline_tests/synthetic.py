@@ -58,6 +58,8 @@ class Frames:
 def market(codes: int = 130, days: int = 330, seed: int = 1) -> Frames:
     """The market. By column of the sorted codes: 3 splits 1 to 2, 4 consolidates 5 to 1, 5 lists late (row 200),
     6 delists (row 250), 7 halts for three rows, 8 trades rarely, 9 is a fund, 10 starts at 98,000 yen."""
+    if codes < 11 or days < 251:
+        raise ValueError("the special columns and rows need at least 11 codes and 251 days")
     rng = np.random.default_rng(seed)
     calendar = calendar_frame(START, START + timedelta(days=int(days * 1.6) + 120))
     dates = trading_days(calendar)[:days]
@@ -98,7 +100,7 @@ def one_code_panel(days: Sequence[date], close: Sequence[float | None], **quotes
     """A panel of the single code 13010; quotes that are not given equal the close, volume and turnover 1,000."""
     key = {"Date": list(days), "Code": ["13010"] * len(days)}
     texts = {"Mkt": "0111", "S17": "1", "S33": "0050", "ScaleCat": "-", "Mrgn": "1"}
-    plain: dict[str, Sequence[object]] = dict.fromkeys("OHLC", list(close))
+    plain: dict[str, Sequence[object]] = {name: close for name in "OHLC"}
     plain |= {name: [None if x is None else 1000.0 for x in close] for name in ("Vo", "Va")}
     plain |= {name: ["0"] * len(days) for name in ("UL", "LL")} | {"AdjFactor": [1.0] * len(days)}
     master = _typed("master", {**key, **{name: [text] * len(days) for name, text in texts.items()}})
@@ -114,15 +116,15 @@ def _quotes(rng: np.random.Generator, days: int, codes: int) -> dict[str, NDArra
     """Raw quotes [days, codes]: adjusted walks times the cumulated factor, so the split shows as a jump."""
     ret = rng.standard_t(5, (days, codes)) * 0.012 + rng.normal(0, 0.008, (days, 1))
     start = rng.uniform(300, 5000, codes)
-    start[10 % codes] = 98_000
+    start[10] = 98_000
     close = start * np.exp(np.cumsum(ret, axis=0))
     open_ = close * np.exp(rng.normal(0, 0.006, close.shape))
     high = np.maximum(open_, close) * np.exp(rng.exponential(0.004, close.shape))
     low = np.minimum(open_, close) * np.exp(-rng.exponential(0.004, close.shape))
     volume = np.round(np.exp(rng.normal(11, 0.6, close.shape) + rng.normal(0, 1.5, codes)))
     factor = np.ones(close.shape)
-    factor[150, 3 % codes] = 0.5
-    factor[180, 4 % codes] = 5.0
+    factor[150, 3] = 0.5
+    factor[180, 4] = 5.0
     scale = np.cumprod(factor, axis=0)
     quotes = {name: np.round(x * scale, 1) for name, x in (("O", open_), ("H", high), ("L", low), ("C", close))}
     quotes["Vo"] = np.round(volume / scale)
@@ -133,7 +135,7 @@ def _quotes(rng: np.random.Generator, days: int, codes: int) -> dict[str, NDArra
 def _listing(columns: NDArray[np.int64], codes: int) -> dict[str, list[str]]:
     """Listing attributes of each row; 21 sectors with six members or more, column 9 is a fund."""
     sector = np.array([SECTOR33_CODES[i % 21] for i in range(codes)])
-    sector[9 % codes] = "9999"
+    sector[9] = "9999"
     place = np.arange(codes)
     attributes = {
         "Mkt": np.where(place == 9, "0109", np.array(["0111", "0112", "0113"])[place % 3]),

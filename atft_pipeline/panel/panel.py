@@ -31,7 +31,7 @@ Mask = NDArray[np.bool_]
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Panel:
     """Arrays are [T, N]: float64 with NaN for null, or int8 ids with -1 (scale and margin: 0) for missing."""
 
@@ -53,7 +53,7 @@ class Panel:
     sector33: Ids
     scale: Ids
     margin: Ids
-    _shared: dict[tuple[str, int], Array] = field(default_factory=dict, repr=False, compare=False)
+    _shared: dict[tuple[str, int], Array] = field(default_factory=dict, init=False)
 
     @cached_property
     def split(self) -> Array:

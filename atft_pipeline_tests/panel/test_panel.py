@@ -62,7 +62,7 @@ def test_split_moves_no_adjusted_price_and_no_earlier_row() -> None:
     days = [date(2022, 6, 27), date(2022, 6, 28), date(2022, 6, 29)]
     split = one_code_panel(days, [1736.0, 1738.0, 868.0], AdjFactor=[1.0, 1.0, 0.5])
     assert split.c[:, 0].tolist() == [1736.0, 1738.0, 1736.0]
-    assert split.v[2, 0] == 434.0  # shares of 27 June
+    assert split.v[:, 0].tolist() == [1000.0, 1000.0, 500.0]  # in shares of 27 June
     before = one_code_panel(days[:2], [1736.0, 1738.0])
     np.testing.assert_array_equal(split.c[:2], before.c)
 
