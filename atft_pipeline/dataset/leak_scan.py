@@ -40,7 +40,8 @@ def rank_correlations(feature: Array, targets: Array, min_cross_section: int) ->
     n = np.maximum(count, 1)
     a_mean, b_mean = a.sum(axis=1) / n, b.sum(axis=1) / n
     product = (a * b).sum(axis=1) / n - a_mean * b_mean
-    spread = np.sqrt(((a * a).sum(axis=1) / n - a_mean**2) * ((b * b).sum(axis=1) / n - b_mean**2))
+    variances = ((a * a).sum(axis=1) / n - a_mean**2) * ((b * b).sum(axis=1) / n - b_mean**2)
+    spread = np.sqrt(np.maximum(variances, 0))  # a constant's variance may round to just below zero
     defined = (count >= min_cross_section) & (spread > 1e-9)
     return np.where(defined, product / np.where(defined, spread, 1.0), np.nan)
 

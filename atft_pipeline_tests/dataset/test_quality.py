@@ -64,6 +64,19 @@ def test_a_group_below_its_null_budget_is_named(tmp_path: Path) -> None:
     assert verdict.details["rows"]
 
 
+def test_one_broken_column_does_not_hide_behind_its_group(tmp_path: Path) -> None:
+    market = make_market(dates=340)
+    names = ("fs_roe_ttm", "fs_roa_ttm", "fs_book_to_price")
+    contract = contract_with(*(DatasetColumn(name, "fs", "feature", "f32", "cross_section") for name in names))
+    mostly_null = market.values["ret_1d"].copy()
+    mostly_null[np.arange(len(mostly_null)) % 10 != 0] = np.nan
+    values = {name: market.values["ret_1d"] for name in names} | {"fs_roa_ttm": mostly_null}
+    store_dataset(tmp_path, with_values(market, **values), contract)
+    verdict = quality.check_nulls(tmp_path, contract)
+    assert not verdict.passed
+    assert "budget: column fs_roa_ttm 10" in verdict.message
+
+
 def test_all_null_and_constant_columns_are_found(tmp_path: Path, market: Market) -> None:
     shape = market.returns.shape
     dead = with_values(market, px_volume=np.full(shape, np.nan), ta_signal=np.full(shape, 3.0))
