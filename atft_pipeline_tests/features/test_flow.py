@@ -97,5 +97,5 @@ def test_stock_reads_the_section_of_its_market_on_the_date(panel: Panel) -> None
         for w in range(4)
         for section, sides in (("TSEPrime", (60.0, 40.0)), ("TSEStandard", (40.0, 60.0)))
     ]
-    ratio = columns(replace(panel, market=market, _shared={}), rows)["flow_foreign_net_ratio"][:, 0]
+    ratio = columns(replace(panel, market=market), rows)["flow_foreign_net_ratio"][:, 0]
     assert ratio[29:31] == pytest.approx([0.2, -0.2])

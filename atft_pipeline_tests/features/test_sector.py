@@ -32,7 +32,7 @@ def columns(panel: Panel) -> Columns:
 
 
 def with_close(panel: Panel, close: NDArray[np.float64]) -> Panel:
-    return replace(panel, close=close, _shared={})
+    return replace(panel, close=close)
 
 
 @pytest.mark.parametrize("stocks", [12, 36])
@@ -80,7 +80,7 @@ def test_code_that_changes_sector_keeps_the_old_one_before() -> None:
     stays, moves = market(["3650", "7050"]), market(["3650", "7050"])
     sector = stays.sector33.copy()
     sector[60:, 0] = stays.sector33[0, 1]
-    moves = replace(moves, sector33=sector, _shared={})
+    moves = replace(moves, sector33=sector)
     before, after = columns(stays), columns(moves)
     for name in before:
         assert np.array_equal(before[name][:60], after[name][:60], equal_nan=True), name
@@ -150,7 +150,7 @@ def test_turnover_share_compares_the_sector_with_its_own_past() -> None:
     panel = market(["3650", "7050"])
     turnover = panel.turnover.copy()
     turnover[-1, ::2] *= 50
-    built = columns(replace(panel, turnover=turnover, _shared={}))
+    built = columns(replace(panel, turnover=turnover))
     assert built["sec33_turn_share_z60"][-1, 0] > 3
     assert built["sec33_turn_share_z60"][-1, 1] < -3
 

@@ -84,7 +84,7 @@ def split_stock(panel: Panel, row: int, factor: float) -> Panel:
     close[row:, 0] *= factor
     volume[row:, 0] /= factor
     factors[row, 0] = factor
-    return replace(panel, close=close, volume=volume, factor=factors, _shared={})
+    return replace(panel, close=close, volume=volume, factor=factors)
 
 
 def test_split_moves_neither_share_turnover_nor_market_value(panel: Panel) -> None:
