@@ -1,0 +1,98 @@
+"""Every base column of the contract against a second, plain writing of its formula, on a market made to be awkward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from atft_pipeline.features import catalog, liquidity, technical, volatility
+from atft_pipeline.features.group import Inputs, compute_group
+from atft_pipeline.panel.operators import ts_cov, ts_ema, ts_var
+from atft_pipeline.panel.panel import build_panel
+from atft_pipeline_tests.features.plain_formulas import Columns, base_columns
+from atft_pipeline_tests.synthetic import Frames, market
+
+BASE = [group for group in catalog.GROUPS if group.tier == "base"]
+NAMES = [column.name for group in BASE for column in group.columns]
+Both = tuple[dict[str, NDArray[np.float32]], Columns]
+Fault = Callable[..., NDArray[np.float64]]
+FLAT, ODD, EXTREME = 11, 12, 13
+
+
+def awkward_market() -> Frames:
+    """Beside splits, listings and halts: a code that stands still for half a year, one with holes of every kind, and
+    one that falls by nine tenths and comes back."""
+    frames = market()
+    codes, dates = frames.master["Code"].unique().sort(), frames.dates
+    still = (pl.col("Code") == codes[FLAT]) & pl.col("Date").is_between(dates[60], dates[200])
+    crash = (pl.col("Code") == codes[EXTREME]) & pl.col("Date").is_between(dates[140], dates[150])
+    odd = pl.col("Code") == codes[ODD]
+    untraded, no_flags, no_open = (odd & (pl.col("Date") == dates[row]) for row in (90, 120, 130))
+    fixed = {"O": 500.0, "H": 500.0, "L": 500.0, "C": 500.0, "Vo": 1000.0, "Va": 5e5}
+    bars = frames.bars.with_columns(pl.when(still).then(v).otherwise(c).alias(c) for c, v in fixed.items())
+    bars = bars.with_columns(
+        # no trade, stated as a volume of 0 and not as null
+        *(pl.when(untraded).then(None).when(crash).then(pl.col(c) / 10).otherwise(c).alias(c) for c in ("H", "L", "C")),
+        *(pl.when(untraded).then(0.0).otherwise(c).alias(c) for c in ("Vo", "Va")),
+        *(pl.when(no_flags).then(None).otherwise(c).alias(c) for c in ("UL", "LL")),
+        O=pl.when(untraded | no_open).then(None).when(crash).then(pl.col("O") / 10).otherwise("O"),
+    )
+    return replace(frames, bars=bars)
+
+
+@pytest.fixture(scope="module")
+def both() -> Both:
+    """Every base column as the project computes it, and as plain formulas give it."""
+    frames = awkward_market()
+    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {})
+    ours = {name: values for group in BASE for name, values in compute_group(group, inputs).items()}
+    plain, listed = base_columns(frames)
+    return ours, {name: np.where(listed, values, np.nan) for name, values in plain.items()}
+
+
+def test_the_second_writing_covers_the_contract(both: Both) -> None:
+    ours, plain = both
+    assert list(plain) == list(ours) == NAMES
+    assert len(NAMES) == 99
+
+
+def assert_same(ours: NDArray[np.float32], plain: NDArray[np.float64]) -> None:
+    null = np.isnan(ours)
+    wrong = np.argwhere(null != np.isnan(plain))
+    assert not len(wrong), f"null on one side only in {len(wrong)} cells, first {wrong[0]}"
+    assert not null.all()
+    np.testing.assert_allclose(ours, plain, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_column_is_its_formula(both: Both, name: str) -> None:
+    assert_same(both[0][name], both[1][name])
+
+
+@pytest.mark.parametrize(
+    ("module", "operator", "fault", "broken"),
+    [
+        (technical, "ts_rma", ts_ema, {"ta_rsi_2", "ta_rsi_14", "ta_natr_14", "ta_adx_14", "ta_di_diff_14"}),
+        (volatility, "ts_var", lambda x, n, least: ts_var(x, n, least, ddof=0), {"vol_yz_20", "vol_yz_60"}),
+        (liquidity, "ts_cov", lambda x, y, n, least: ts_cov(x, y, n, least - 1), {"liq_roll_spread_20"}),
+    ],
+)
+def test_a_wrong_smoothing_degree_or_minimum_is_noticed(
+    both: Both, monkeypatch: pytest.MonkeyPatch, module: ModuleType, operator: str, fault: Fault, broken: set[str]
+) -> None:
+    monkeypatch.setattr(module, operator, fault)
+    frames = awkward_market()
+    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {})
+    differing = set()
+    for name, values in compute_group(module.GROUP, inputs).items():
+        try:
+            assert_same(values, both[1][name])
+        except AssertionError:
+            differing.add(name)
+    assert differing == broken
