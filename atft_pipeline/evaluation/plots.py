@@ -165,8 +165,8 @@ def _png(figure: Figure, legend: Axes | None) -> bytes:
     if legend is not None and legend.get_legend_handles_labels()[0]:
         legend.legend(fontsize=8, frameon=False)
     for axes in figure.axes:
-        axes.xaxis.label.set_size(9)
-        axes.yaxis.label.set_size(9)
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

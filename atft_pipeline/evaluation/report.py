@@ -61,7 +61,8 @@ def render(card: Mapping[str, Any], verdicts: Mapping[str, Verdict], pictures: M
     sections = [
         _head(card, verdicts),
         _section("May this run give predictions?", _verdict_table(verdicts), _JUDGED),
-        _section("RankIC against the baselines", _rank_ic_table(card), _RANK_IC),
+        _section("RankIC against the baselines", _rank_ic_table(card, str(HEADLINE_HORIZON)), _RANK_IC),
+        _section("RankIC over all horizons", _rank_ic_table(card, "mean"), _RANK_IC_MEAN),
         _section("Model minus baseline, day by day", _difference_table(card), _DIFFERENCE),
         _oracle_section(card),
         _section("Decile book", _book_table(card), _book_note(card)),
@@ -88,6 +89,10 @@ _JUDGED = (
 _RANK_IC = (
     f"Mean daily Spearman correlation of score and {HEADLINE_HORIZON}-day return ± standard error (Newey-West). All "
     "scores are measured on the same stocks and dates."
+)
+_RANK_IC_MEAN = (
+    "Weighted by 1/sqrt(h): what early stopping goes by. Labels of 20 days overlap, so half a year holds few "
+    "independent ones, and these errors (Newey-West, lag 19) are rather too small."
 )
 _DIFFERENCE = "Mean of the daily differences of RankIC ± standard error, with a 95 % block-bootstrap interval."
 
@@ -125,12 +130,12 @@ def _verdict_table(verdicts: Mapping[str, Verdict]) -> str:
     return _table(["rule", "", "got", "want", "in words"], rows)
 
 
-def _rank_ic_table(card: Mapping[str, Any]) -> str:
+def _rank_ic_table(card: Mapping[str, Any], horizon: str) -> str:
     names = _models(card)
     rows = []
     for part in PART_NAMES:
         for delay in (1, 0):
-            cells = [_cell(card, name, part, delay)["rank_ic"] for name in names]
+            cells = [card["models"][name][part][f"delay_{delay}"][horizon]["rank_ic"] for name in names]
             rows.append([f"{PART_NAMES[part]}, {DELAY_NAMES[delay]}", str(cells[0]["n_dates"]), *map(_pm, cells)])
     return _table(["", "dates", *names], rows)
 

@@ -5,7 +5,7 @@ The model, ridge, reversal and (in a simulated market) the oracle go through the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -257,29 +257,37 @@ def _mean(values: Array) -> float:
 
 def summary_table(card: Mapping[str, Any]) -> str:
     """The results as plain text: RankIC with its error per model, part and delay, and correlation with the oracle."""
-    horizon, names = str(HEADLINE_HORIZON), [m for m in ("model", "ridge", "reversal", "oracle") if m in card["models"]]
+    names = [m for m in ("model", *RIVALS, "oracle") if m in card["models"]]
     head = "simulated market, not real returns" if card["simulated"] else card["market"]
-    lines = [
-        f"Daily RankIC of horizon {horizon} day, mean +- standard error ({head})",
-        f"{'part':<7}{'delay':<7}{'dates':>6}  " + "".join(f"{name:>19}" for name in names),
+    blocks = [
+        (f"Daily RankIC of horizon {HEADLINE_HORIZON} day, mean +- standard error ({head})", str(HEADLINE_HORIZON)),
+        ("The same over all horizons, weighted by 1/sqrt(h)", "mean"),
     ]
-    for part in PARTS:
-        for delay in (1, 0):
+    lines: list[str] = []
+    for title, horizon in blocks:
+        lines += [title, _columns(names)]
+        for part, delay in _PRINTED:
             cells = [card["models"][name][part][f"delay_{delay}"][horizon]["rank_ic"] for name in names]
             numbers = "".join(f"{_pm(cell):>19}" for cell in cells)
             lines.append(f"{part:<7}{delay:<7}{cells[0]['n_dates']:>6}  {numbers}")
+        lines.append("")
     if "oracle_correlation" in card:
-        lines += ["", "Correlation with the oracle's expected return (same horizon), mean +- standard error"]
-        for part in PARTS:
-            for delay in (1, 0):
-                cells = [
-                    card["oracle_correlation"][n][part][f"delay_{delay}"][horizon] if n != "oracle" else None
-                    for n in names
-                ]
-                numbers = "".join(f"{_pm(cell) if cell else '':>19}" for cell in cells)
-                lines.append(f"{part:<7}{delay:<7}{'':>6}  {numbers}")
-    lines += ["", "Delay 1: bought a day after the score was known (tradable). Delay 0: bought at the same close."]
+        found = card["oracle_correlation"]
+        lines += [f"Correlation with the oracle's expected return, horizon {HEADLINE_HORIZON} day", _columns(found)]
+        for part, delay in _PRINTED:
+            cells = [found[name][part][f"delay_{delay}"][str(HEADLINE_HORIZON)] for name in found]
+            numbers = "".join(f"{_pm(cell):>19}" for cell in cells)
+            lines.append(f"{part:<7}{delay:<7}{cells[0]['n_dates']:>6}  {numbers}")
+        lines.append("")
+    lines.append("Delay 1: bought a day after the score was known (tradable). Delay 0: at the same close.")
     return "\n".join(lines)
+
+
+_PRINTED = tuple((part, delay) for part in PARTS for delay in (1, 0))
+
+
+def _columns(names: Iterable[str]) -> str:
+    return f"{'part':<7}{'delay':<7}{'dates':>6}  " + "".join(f"{name:>19}" for name in names)
 
 
 def _pm(cell: Mapping[str, Any]) -> str:
