@@ -1,16 +1,27 @@
 """What Dagster loads: assets, checks, jobs, schedules and resources of the one code location."""
 
+import warnings
+
 import dagster as dg
 
+from atft_pipeline.defs.dataset import DATASET_ASSETS, DATASET_CHECKS
+from atft_pipeline.defs.evaluation import EVALUATION_ASSETS, EVALUATION_CHECKS
+from atft_pipeline.defs.features import FEATURE_ASSETS, FEATURE_CHECKS
 from atft_pipeline.defs.jobs import JOBS
+from atft_pipeline.defs.maintenance import prune_job
 from atft_pipeline.defs.raw import RAW_ASSETS, RAW_CHECKS
 from atft_pipeline.defs.resources import Pipeline
+from atft_pipeline.defs.schedules import SCHEDULES
 from atft_pipeline.defs.train_process import TrainingProcess
+from atft_pipeline.defs.training import TRAINING_ASSETS, TRAINING_CHECKS
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 defs = dg.Definitions(
-    assets=RAW_ASSETS,
-    asset_checks=RAW_CHECKS,
-    jobs=JOBS[2:3],
+    assets=[*RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS],
+    asset_checks=[*RAW_CHECKS, *FEATURE_CHECKS, *DATASET_CHECKS, *TRAINING_CHECKS, *EVALUATION_CHECKS],
+    jobs=[*JOBS, prune_job],
+    schedules=SCHEDULES,
     resources={"pipeline": Pipeline(), "training_process": TrainingProcess()},
     executor=dg.in_process_executor,
 )

@@ -206,7 +206,7 @@ def check_identities(lake: Path, contract: Contract) -> Verdict:
 
 
 def check_availability(lake: Path, contract: Contract) -> Verdict:
-    """Every as-of join that stored an audit inspected rows, and none used a row from the future."""
+    """Every as-of join inspected rows, none used a row from the future, and there was at least one such join."""
     found = audits(lake, contract)
     empty = [group for group, audit in found.items() if not int(audit.get("rows_inspected", 0))]
     late = [group for group, audit in found.items() if int(audit.get("violations", 0))]
@@ -214,8 +214,10 @@ def check_availability(lake: Path, contract: Contract) -> Verdict:
     message = f"{rows:,} joined values inspected in {len(found)} groups; none was used before it was available"
     if empty or late:
         message = f"as-of joins: nothing inspected in {empty or 'none'}, used too early in {late or 'none'}"
+    elif not rows:
+        message = "no group stored the account of an as-of join; materialise the feature groups again"
     details: dict[str, object] = {"audits": found}
-    return Verdict(not empty and not late, rows, 1, message, details)
+    return Verdict(rows > 0 and not empty and not late, rows, 1, message, details)
 
 
 def check_quality(lake: Path, contract: Contract, axes: Axes, thresholds: Thresholds) -> dict[str, Verdict]:

@@ -34,6 +34,12 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.settings.lake
 
     @property
+    def market_name(self) -> str:
+        """What the data is, in one line, for reports and metadata."""
+        settings = self.settings
+        return settings.size.name if settings.market == "simulated" else f"J-Quants, plan {settings.plan}"
+
+    @property
     def last_date(self) -> date:
         """The newest date that may be asked for: the configured end, or today in Tokyo."""
         return self.settings.end or datetime.now(ZoneInfo("Asia/Tokyo")).date()
@@ -54,13 +60,13 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
             settings = self.settings
             limits = settings.lake / "requests.json"
             if settings.market == "simulated":
-                ensure_market(settings.size, settings.market_dir)
+                market = ensure_market(settings.size, settings.market_dir)
                 limit = settings.requests_per_minute or SIMULATED_REQUESTS_PER_MINUTE
                 exchange = self._exit.enter_context(
                     running_exchange(settings.market_dir, plan=settings.plan, requests_per_minute=limit)
                 )
                 self._client = connect(
-                    exchange.base_url, exchange.api_key, settings.plan, limit, origin=settings.size.name
+                    exchange.base_url, exchange.api_key, settings.plan, limit, origin=f"{settings.size.name}, version {market['version']}"
                 )
             else:
                 # The key is read from the environment there, never from `overrides`: resource config is shown in the UI.

@@ -1,0 +1,91 @@
+"""Evaluation, the checks that decide whether a run may give predictions, the predictions, and the warehouse."""
+
+import dagster as dg
+
+from atft_pipeline.defs.checks import picture, verdict_check
+from atft_pipeline.defs.partitions import ONE_RUN
+from atft_pipeline.defs.resources import Pipeline
+from atft_pipeline.evaluation.judge import RULES, judge_run, read_verdicts, store_verdict
+from atft_pipeline.evaluation.plots import evaluation_plots
+from atft_pipeline.evaluation.predictions import write_predictions
+from atft_pipeline.evaluation.report import write_report
+from atft_pipeline.evaluation.scorecard import evaluate_run, summary_table
+from atft_pipeline.lake.warehouse import build_warehouse
+from atft_pipeline.steps import last_run
+from atft_pipeline.verdict import Verdict
+
+EVALUATION = dg.AssetKey("evaluation")
+
+
+@dg.asset(
+    key=EVALUATION,
+    deps=[dg.AssetKey("model"), dg.AssetKey("training_panel")],
+    group_name="evaluation",
+    kinds={"python"},
+    backfill_policy=ONE_RUN,
+)
+def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
+    """Scorecard and report of the newest run: model, ridge, reversal and (on a simulated market) the oracle.
+
+    IC and RankIC with standard errors on validation and test, at delays 0 and 1; books, differences, verdicts.
+    """
+    lake, settings = pipeline.lake, pipeline.settings
+    run_id = last_run(lake)
+    simulated = settings.market_dir if settings.market == "simulated" else None
+    card = evaluate_run(lake, run_id, market_dir=simulated, market=pipeline.market_name)
+    verdicts = judge_run(card, settings.thresholds)
+    passed = store_verdict(lake, run_id, verdicts, card["panel_hash"])
+    pictures = evaluation_plots(lake, card, lake / "runs" / run_id)
+    report = write_report(lake, card, verdicts, pictures)
+    context.log.info(f"run {run_id} {'passes' if passed else 'does not pass'} its rules\n{summary_table(card)}")
+    return dg.MaterializeResult(
+        metadata={
+            "run_id": run_id,
+            "passed": passed,
+            "report": dg.MetadataValue.path(str(report)),
+            "summary": dg.MetadataValue.md(f"```\n{summary_table(card)}\n```"),
+            **{title: picture(png, title) for title, png in pictures.items()},
+        },
+        data_version=dg.DataVersion(run_id),
+    )
+
+
+@dg.asset(deps=[EVALUATION], group_name="evaluation", kinds={"parquet"}, backfill_policy=ONE_RUN)
+def predictions(pipeline: Pipeline) -> dg.MaterializeResult:
+    """One row per code and horizon of the newest date: score, rank, quantiles, and the run that made them.
+
+    Refused, whatever started it, unless the newest run's verdict passed.
+    """
+    written = write_predictions(pipeline.lake, last_run(pipeline.lake))
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": written.rows,
+            "date": written.date,
+            "stocks": written.stocks,
+            "path": dg.MetadataValue.path(str(written.path)),
+            "history": dg.MetadataValue.path(str(written.history)),
+        }
+    )
+
+
+@dg.asset(
+    deps=[dg.AssetKey("dataset"), dg.AssetKey("predictions")],
+    group_name="evaluation",
+    kinds={"duckdb"},
+    backfill_policy=ONE_RUN,
+)
+def warehouse(pipeline: Pipeline) -> dg.MaterializeResult:
+    """A DuckDB file with one view per stored table; open it read-only."""
+    path, views = build_warehouse(pipeline.lake)
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(str(path)), "views": ", ".join(views)})
+
+
+def _rule(name: str) -> dg.AssetChecksDefinition:
+    def judged(pipeline: Pipeline) -> Verdict:
+        return read_verdicts(pipeline.lake, last_run(pipeline.lake))[name]
+
+    return verdict_check(EVALUATION, name, judged, description=RULES[name])
+
+
+EVALUATION_ASSETS = [evaluation, predictions, warehouse]
+EVALUATION_CHECKS = [_rule(name) for name in RULES]
