@@ -47,7 +47,7 @@ class AsOf:
     available_on: NDArray[np.datetime64]
     """[T, G] first trading day on which that event could be used; NaT where none."""
     staleness_td: NDArray[np.int32]
-    """[T, G] rows since that day, 0 on it; -1 where none."""
+    """[T, G] rows since that day (since the first row, for an earlier day), 0 on it; -1 where none."""
     audit: Audit
 
     def take(self, values: NDArray[np.generic], max_staleness: int | None = None) -> NDArray[np.float64]:

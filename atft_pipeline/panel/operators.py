@@ -95,9 +95,10 @@ __all__ = [
 
 def divide(numerator: NDArray[np.generic] | float, denominator: NDArray[np.generic]) -> Array:
     """numerator / denominator where |denominator| > 1e-12, else null; never an epsilon added to the denominator."""
-    below = np.asarray(denominator, np.float64)
-    usable = np.abs(below) > EPS
-    return np.asarray(np.where(usable, np.asarray(numerator, np.float64) / np.where(usable, below, 1.0), np.nan))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.asarray(np.divide(numerator, denominator, dtype=np.float64))
+    np.copyto(ratio, np.nan, where=np.abs(np.asarray(denominator, np.float64)) <= EPS)
+    return ratio
 
 
 def log(x: NDArray[np.generic]) -> Array:
