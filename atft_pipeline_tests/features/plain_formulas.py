@@ -279,20 +279,19 @@ def rank_columns(m: Market, others: Columns) -> Columns:
     }
 
 
-def by_date(x: Array, universe: NDArray[np.bool_], of: Callable[[Array], Array]) -> Array:
-    """`of` the known values of each date's universe; null on a date with fewer than 100 of them."""
+def by_date(x: Array, universe: NDArray[np.bool_], of: Callable[[Array], Array], least: int = 100) -> Array:
+    """`of` the known values of each date's universe; null on a date with fewer than `least` of them."""
     out = np.full(x.shape, NAN)
     for t in range(len(x)):
         members = universe[t] & np.isfinite(x[t])
-        if members.sum() >= 100:
+        if members.sum() >= least:
             out[t, members] = of(x[t, members])
     return out
 
 
-def base_columns(frames: Frames) -> tuple[Columns, NDArray[np.bool_]]:
-    """Every base column in contract order, [T, N] each, and the cells on which the code is listed."""
-    m = Market(frames)
+def base_columns(m: Market) -> Columns:
+    """Every base column in contract order, [T, N] each."""
     with np.errstate(all="ignore"):
         columns = listing_columns(m) | return_columns(m) | volatility_columns(m) | indicator_columns(m)
         columns |= liquidity_columns(m) | event_columns(m) | calendar_columns(m)
-        return columns | rank_columns(m, columns), m.listed
+        return columns | rank_columns(m, columns)

@@ -1,4 +1,4 @@
-"""Every base column of the contract against a second, plain writing of its formula, on a market made to be awkward."""
+"""Every base, market and sector column against a second, plain writing of its formula, on an awkward market."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from atft_pipeline.features import catalog, liquidity, technical, volatility
 from atft_pipeline.features.group import Inputs, compute_group
 from atft_pipeline.panel.operators import ts_cov, ts_ema, ts_var
 from atft_pipeline.panel.panel import build_panel
-from atft_pipeline_tests.features.plain_formulas import Columns, base_columns
+from atft_pipeline_tests.features.plain_formulas import Columns, Market, base_columns
+from atft_pipeline_tests.features.plain_market import market_columns, sector_columns
 from atft_pipeline_tests.synthetic import Frames, market
 
-BASE = [group for group in catalog.GROUPS if group.tier == "base"]
-NAMES = [column.name for group in BASE for column in group.columns]
+GROUPS = [group for group in catalog.GROUPS if group.tier == "base" or group.name in ("mkt", "sec")]
+NAMES = [column.name for group in GROUPS for column in group.columns]
 Both = tuple[dict[str, NDArray[np.float32]], Columns]
 Fault = Callable[..., NDArray[np.float64]]
-FLAT, ODD, EXTREME = 11, 12, 13
+FLAT, ODD, EXTREME, MOVER = 11, 12, 13, 14
 
 
 def awkward_market() -> Frames:
-    """Beside splits, listings and halts: a code that stands still for half a year, one with holes of every kind, and
-    one that falls by nine tenths and comes back."""
+    """Beside splits, listings and halts: a code that stands still for half a year, one with holes of every kind, one
+    that falls by nine tenths and comes back, and one that moves to another sector and segment."""
     frames = market()
     codes, dates = frames.master["Code"].unique().sort(), frames.dates
     still = (pl.col("Code") == codes[FLAT]) & pl.col("Date").is_between(dates[60], dates[200])
@@ -43,23 +44,31 @@ def awkward_market() -> Frames:
         *(pl.when(no_flags).then(None).otherwise(c).alias(c) for c in ("UL", "LL")),
         O=pl.when(untraded | no_open).then(None).when(crash).then(pl.col("O") / 10).otherwise("O"),
     )
-    return replace(frames, bars=bars)
+    moved = (pl.col("Code") == codes[MOVER]) & (pl.col("Date") >= dates[180])
+    master = frames.master.with_columns(
+        pl.when(moved).then(pl.lit(text)).otherwise(c).alias(c)
+        for c, text in {"S33": "2050", "S17": "3", "Mkt": "0113"}.items()
+    )
+    return replace(frames, bars=bars, master=master)
 
 
 @pytest.fixture(scope="module")
 def both() -> Both:
-    """Every base column as the project computes it, and as plain formulas give it."""
+    """Every column as the project computes it, and as plain formulas give it."""
     frames = awkward_market()
-    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {})
-    ours = {name: values for group in BASE for name, values in compute_group(group, inputs).items()}
-    plain, listed = base_columns(frames)
-    return ours, {name: np.where(listed, values, np.nan) for name, values in plain.items()}
+    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {"topix": frames.topix})
+    ours = {name: values for group in GROUPS for name, values in compute_group(group, inputs).items()}
+    plain_market = Market(frames)
+    plain, index = base_columns(plain_market), market_columns(frames)
+    with np.errstate(all="ignore"):
+        plain |= index | sector_columns(plain_market, plain, index)
+    return ours, {name: np.where(plain_market.listed, values, np.nan) for name, values in plain.items()}
 
 
 def test_the_second_writing_covers_the_contract(both: Both) -> None:
     ours, plain = both
     assert list(plain) == list(ours) == NAMES
-    assert len(NAMES) == 99
+    assert len(NAMES) == 147
 
 
 def assert_same(ours: NDArray[np.float32], plain: NDArray[np.float64]) -> None:
@@ -88,7 +97,7 @@ def test_a_wrong_smoothing_degree_or_minimum_is_noticed(
 ) -> None:
     monkeypatch.setattr(module, operator, fault)
     frames = awkward_market()
-    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {})
+    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {"topix": frames.topix})
     differing = set()
     for name, values in compute_group(module.GROUP, inputs).items():
         try:
