@@ -41,10 +41,12 @@ def cut(dates: range, dates_per_block: int) -> list[Days]:
     return [Days(int(a), int(b - a)) for a, b in itertools.pairwise(edges)]
 
 
-def epoch_order(blocks: Sequence[Days], seed: int, phase: int, stage: int, epoch: int) -> list[Days]:
-    """A shuffled order that depends on nothing but its arguments, so that a resumed epoch goes on where it stopped."""
+def epoch_order(
+    blocks: Sequence[Days], seed: int, phase: int, stage: int, epoch: int, *, steps: int | None = None
+) -> list[Days]:
+    """A shuffled order (its first `steps` blocks) that depends on the arguments alone: a resumed epoch repeats it."""
     rng = np.random.default_rng([seed, phase, stage, epoch])
-    return [blocks[i] for i in rng.permutation(len(blocks))]
+    return [blocks[i] for i in rng.permutation(len(blocks))[:steps]]
 
 
 @dataclass

@@ -48,6 +48,8 @@ class TrainingConfig:
     dates_per_step: int = 8
     """Consecutive dates in one optimiser step; at least 8, or the Sharpe term is reported as 0."""
     dates_per_eval_step: int = 16
+    dates_per_epoch: int = 0
+    """Training dates in one epoch, as whole blocks drawn anew each epoch; 0 takes every date once."""
     min_cross_section: int = 20
     min_window_share: float = 0.8
     """Share of the window's rows that must be observed (and the newest always)."""
@@ -154,7 +156,10 @@ class TrainingConfig:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {"epochs": (3, 1, 3, 2, 1), "learning_rates": (2e-3, 1e-3, 1e-3, 5e-4, 2e-4), "warmup_min_steps": 10},
+    "demo": {
+        "dates_per_step": 16, "dates_per_epoch": 240, "epochs": (3, 1, 2, 1, 1),
+        "learning_rates": (2e-3, 1e-3, 1e-3, 5e-4, 2e-4), "warmup_min_steps": 5, "pair_chunk": 256,
+    },
     "small": {"hidden": 64, "value_width": 34},
     "large": {"hidden": 256, "value_width": 34, "attention_heads": 8, "pair_chunk": 4096, "prefetch": True},
 }

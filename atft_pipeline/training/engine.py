@@ -78,6 +78,8 @@ class Trainer:
             min_cross_section=config.min_cross_section, device=self.device,
         )  # fmt: skip
         self.train_blocks = cut(self._trained_dates(), config.dates_per_step)
+        wanted = config.dates_per_epoch or len(self._trained_dates())
+        self.steps_per_epoch = min(-(-wanted // config.dates_per_step), len(self.train_blocks))
         self.targets = self._targets(panel.part("train"))
         self.validator = Validator(config, panel, self._targets(panel.part("valid")))
         self.history: list[dict[str, Any]] = []
@@ -159,7 +161,7 @@ class Trainer:
 
     def _run_stage(self, phase: Phase, stage: Stage, progress: Progress) -> None:
         groups = freeze(self.model, stage, progress.epoch)
-        optimiser = StageOptimiser(self.model, groups, stage, len(self.train_blocks), self.config)
+        optimiser = StageOptimiser(self.model, groups, stage, self.steps_per_epoch, self.config)
         loss = LossFunction(stage.weights, self.panel.horizons, self.model.config.quantiles)
         if self._state is not None and self._state["optimiser"] is not None:
             optimiser.load_state_dict(self._state["optimiser"])
@@ -170,7 +172,7 @@ class Trainer:
             started = time.monotonic()
             self._train_epoch(phase, stage, progress, groups, optimiser, loss)
             trained = time.monotonic()
-            record = epoch_record(phase, stage, progress, list(groups), optimiser.rates(), self.model)
+            record = epoch_record(phase, stage, progress, list(groups), optimiser, self.model)
             if stage.monitored:
                 self._validate(phase, progress, loss, record)
             record["throughput"] |= {
@@ -195,7 +197,8 @@ class Trainer:
     ) -> None:  # fmt: skip
         config = self.config
         self.model.train()
-        order = epoch_order(self.train_blocks, config.seed, phase.number, progress.stage, progress.epoch)
+        place = phase.number, progress.stage, progress.epoch
+        order = epoch_order(self.train_blocks, config.seed, *place, steps=self.steps_per_epoch)
         sums = progress.sums = progress.sums or checkpoint.empty_sums()
         batches = self.source.batches(
             order[progress.step :], with_graph=phase.graph, targets=self.targets, prefetch=config.prefetch

@@ -18,7 +18,7 @@ BETAS = (0.9, 0.95)
 
 def decays(name: str, group: str, parameter: nn.Parameter) -> bool:
     """Weight decay is for matrices: not for biases, normalisation weights, gates or scalars."""
-    return parameter.ndim >= 2 and group != "gates" and "bias" not in name and "norm" not in name.split(".")[-2:][0]
+    return parameter.ndim >= 2 and group != "gates" and "bias" not in name and "norm" not in name
 
 
 class StageOptimiser:

@@ -9,6 +9,7 @@ import numpy as np
 from atft_pipeline.evaluation import metrics
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN
 from atft_pipeline.training.checkpoint import Progress
+from atft_pipeline.training.optimiser import StageOptimiser
 from atft_pipeline.training.phases import Phase, Stage
 from atft_pipeline.training.runs import git_revision
 from atft_pipeline.training.scoring import evaluate
@@ -32,7 +33,8 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "horizons": list(panel.horizons),
         "delay": config.delay,
         "split": panel.manifest["split"],
-        "train_dates_per_epoch": sum(b.count for b in trainer.train_blocks),
+        "train_dates": sum(b.count for b in trainer.train_blocks),
+        "steps_per_epoch": trainer.steps_per_epoch,
         "precision": "bf16" if trainer.autocast._enabled else "fp32",
         "device": trainer.device.type,
         "oom_events": 0,
@@ -40,7 +42,7 @@ def describe(trainer: Trainer) -> dict[str, Any]:
 
 
 def epoch_record(
-    phase: Phase, stage: Stage, progress: Progress, groups: list[str], rates: dict[str, float], model: ATFTGATFAN
+    phase: Phase, stage: Stage, progress: Progress, groups: list[str], optimiser: StageOptimiser, model: ATFTGATFAN
 ) -> dict[str, Any]:
     """One line of `metrics.jsonl`; validation is added by the caller. `epoch` counts the phase's monitored epochs."""
     sums = progress.sums
@@ -54,7 +56,8 @@ def epoch_record(
         "stage": stage.name,
         "monitored": stage.monitored,
         "epoch": earlier + 1 if stage.monitored else progress.epoch + 1,
-        "lr": rates,
+        "lr": optimiser.rates(),
+        "peak_lr": dict(zip(optimiser.labels, optimiser.peaks, strict=True)),
         "train": {
             "total": sums["total"] / steps,
             "terms": {k: v / steps for k, v in sums["terms"].items()},
@@ -182,6 +185,7 @@ def final_summary(
         "phase": result["phase"],
         "epoch": result["epoch"],
         "lr": own[-1]["lr"],
+        "peak_lr": own[-1]["peak_lr"],
         "train": own[-1]["train"],
         "val": {**valid, "loss": own[-1]["val"]["loss"]},
         "test": evaluation["test"][f"delay_{config.delay}"],

@@ -65,7 +65,7 @@ def _train_and_score(trainer: Trainer) -> None:
     folder, started = trainer.folder, time.monotonic()
     trainer.reporter.line(
         f"run {folder.run_id}: {len(trainer.panel.dates)} dates, {len(trainer.panel.codes)} stocks, "
-        f"{trainer.panel.n_features} features, {len(trainer.train_blocks)} steps per epoch on {trainer.device.type}"
+        f"{trainer.panel.n_features} features, {trainer.steps_per_epoch} steps per epoch on {trainer.device.type}"
     )
     result = trainer.train()
     scores, quantiles = trainer.score_everything()

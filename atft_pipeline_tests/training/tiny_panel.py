@@ -123,7 +123,7 @@ def _returns(
     groups = np.arange(stocks) // cluster
     shared = rng.normal(size=(dates, groups.max() + 1))[:, groups]
     own = rng.normal(size=(dates, stocks))
-    returns = NOISE * (0.7 * shared + own) if lagged_peers else NOISE * own
+    returns = NOISE * (1.2 * shared + own) if lagged_peers else NOISE * own
     if linear:
         returns[2:] += NOISE * linear * x[:-2, :, 5:8].mean(axis=-1) * np.sqrt(3)
     if lagged_peers:
