@@ -16,7 +16,7 @@ from atft_pipeline.training import checkpoint
 from atft_pipeline.training.faults import TrainingFault
 from atft_pipeline.training.graph import GraphStore
 from atft_pipeline.training.panel_data import load_panel
-from atft_pipeline.training.scoring import score_dates
+from atft_pipeline.training.scoring import monitored_series, score_dates
 from atft_pipeline.training.supervisor import run_training
 from atft_pipeline_tests.training.conftest import Lines, make_trainer, tiny_config
 from atft_pipeline_tests.training.tiny_panel import write_tiny_panel
@@ -192,3 +192,19 @@ def test_t31_a_planted_linear_signal_is_recovered(tmp_path: Path) -> None:
     scores, y = learn(tmp_path, 72, linear=0.8)
     ceiling = 0.8 / np.sqrt(1 + 0.8**2)
     assert np.nanmean(metrics.ic(scores, y)) > 0.6 * ceiling
+
+
+def test_t31_what_only_the_neighbours_show_is_learnt_when_the_graph_comes_on(tmp_path: Path) -> None:
+    write_tiny_panel(tmp_path / "panel", dates=260, stocks=60, linear=0.4, lagged_peers=1.5, cluster=6)
+    trainer = make_trainer(
+        tmp_path / "panel", tmp_path / "runs", epochs=(3, 0, 0, 5, 0), hidden=16, min_delta=5e-4, warmup_min_steps=5,
+        learning_rates=(1e-2, 1e-3, 1e-3, 1e-2, 1e-3),
+    )  # fmt: skip
+    final = trainer.train()
+    dates, series = trainer.panel.part("valid"), []
+    for result in (checkpoint.load(trainer.folder.checkpoint(0, "best")), final):
+        trainer.load_result(result)
+        scores, _ = score_dates(trainer.model, trainer.source, dates, dates_per_block=8)
+        series.append(monitored_series(scores, trainer.panel, dates, 1, 20))
+    gain = metrics.summarise_series(series[1] - series[0], max(HORIZONS) - 1)
+    assert final["graph"] and gain["mean"] > 0.05 and gain["mean"] > 3 * gain["se"]

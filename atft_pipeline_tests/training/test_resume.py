@@ -170,9 +170,9 @@ def test_one_training_at_a_time_and_the_lock_dies_with_its_holder(tmp_path: Path
     finally:
         holder.kill()
         holder.wait()
-    with exclusive(tmp_path, 5.0, said.append), (tmp_path / LOCK_NAME).open("a") as stream:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refused = pytest.raises(BlockingIOError)
+    with exclusive(tmp_path, 5.0, said.append), (tmp_path / LOCK_NAME).open("a") as stream, refused:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_t42_the_heartbeat_goes_on_while_the_work_says_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A small synthetic training panel in the format that training reads, with signals planted where asked.
 
-`linear`: three features carry the future return. `lagged_peers`: the return of a stock's hidden cluster mates (visible
-only through the graph) carries it. With neither, the labels are noise.
+`linear`: three features carry the stock's future return. `lagged_peers`: the same features of the stock's cluster mates
+do, which only the graph can show. With neither, the labels are noise.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_tiny_panel(
     if leak:
         x[:, :, 5] = np.nan_to_num(_cross_section(y[:, :, 1, 0]))
     x[~row_ok] = 0
-    sector = np.broadcast_to(1 + np.arange(stocks) // cluster, (dates, stocks))
+    sector = np.broadcast_to(1 + np.arange(stocks) % 5, (dates, stocks))  # cuts across the clusters
     arrays: dict[str, NDArray[Any]] = {
         "x": x.astype(np.float16),
         "row_ok": row_ok,
@@ -124,10 +124,9 @@ def _returns(
     shared = rng.normal(size=(dates, groups.max() + 1))[:, groups]
     own = rng.normal(size=(dates, stocks))
     returns = NOISE * (1.2 * shared + own) if lagged_peers else NOISE * own
-    if linear:
-        returns[2:] += NOISE * linear * x[:-2, :, 5:8].mean(axis=-1) * np.sqrt(3)
+    signal = x[..., 5:8].mean(axis=-1) * np.sqrt(3)
+    returns[2:] += NOISE * linear * signal[:-2]
     if lagged_peers:
-        signal = x[..., 8]
         mean = np.stack([signal[:, groups == g].mean(axis=1) for g in range(groups.max() + 1)], axis=1)[:, groups]
         # The peers' mean without the stock itself: no feature of the stock's own shows it.
         peers = (mean * cluster - signal) / (cluster - 1) * np.sqrt(cluster - 1)
