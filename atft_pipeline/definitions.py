@@ -1,7 +1,5 @@
 """What Dagster loads: assets, checks, jobs, schedules and resources of the one code location."""
 
-import warnings
-
 import dagster as dg
 
 from atft_pipeline.defs.dataset import DATASET_ASSETS, DATASET_CHECKS
@@ -14,8 +12,6 @@ from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.defs.schedules import SCHEDULES
 from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.defs.training import TRAINING_ASSETS, TRAINING_CHECKS
-
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 defs = dg.Definitions(
     assets=[*RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS],

@@ -70,7 +70,7 @@ def main() -> int:
             f"predictions  {settings.lake / 'predictions'}\n"
             f"report       {settings.lake / 'evaluation'}/<run>/report.html\n"
             f"warehouse    {settings.lake / 'warehouse.duckdb'}\n"
-            f"full log     {state / 'demo.log'}\n"
+            f"full log     {LOG}\n"
             f"UI           make ui, then http://127.0.0.1:3000"
         )
     return code

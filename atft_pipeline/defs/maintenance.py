@@ -77,7 +77,7 @@ def prune_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
     context.log.info(f"deleted {count} runs older than {config.days} days")
 
 
-@dg.job(description="Delete old runs and their logs; keeps every run that a partition's status rests on.")
+@dg.job(name="prune", description="Delete old runs and their logs; keeps every run that a partition's status rests on.")
 def prune_job() -> None:
     prune_runs()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -25,7 +26,7 @@ class IngestConfig(dg.Config):
     refetch: bool = False
 
 
-def _described(table: Table) -> dict[str, object]:
+def _described(table: Table) -> dict[str, Any]:
     return {
         "group_name": "raw",
         "kinds": {"parquet", "jquants"},
@@ -39,7 +40,7 @@ def _described(table: Table) -> dict[str, object]:
     }
 
 
-@dg.asset(key=["raw", CALENDAR.name], description="One row per calendar day: business, half or closed day.", **_described(CALENDAR))  # type: ignore[arg-type]
+@dg.asset(key=["raw", CALENDAR.name], description="One row per calendar day: business, half or closed day.", **_described(CALENDAR))
 def raw_calendar(pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResult:
     settings = pipeline.settings
     report = ingest_calendar(
@@ -63,7 +64,7 @@ def raw_table(table: Table) -> dg.AssetsDefinition:
         partitions_def=MONTHS,
         deps=upstream,
         description=f"Rows of `{table.path}` as delivered, typed. {table.availability}",
-        **_described(table),  # type: ignore[arg-type]
+        **_described(table),
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResult:
         client, rows, requests, reused = pipeline.client(), 0, 0, 0

@@ -76,10 +76,10 @@ def write_table(
         columns={name: str(dtype) for name, dtype in frame.schema.items()},
         keys=tuple(keys),
         content_hash=content_hash(frame),
-        source=dict(source or {}),
+        source=dict(sorted((source or {}).items())),
     )
     table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    table = table.replace_schema_metadata({RECORD_KEY: json.dumps(asdict(record), sort_keys=True).encode()})
+    table = table.replace_schema_metadata({RECORD_KEY: json.dumps(asdict(record)).encode()})
     with replacing(path) as part:
         pq.write_table(
             table,
