@@ -33,7 +33,7 @@ class MarketSize:
     """The simulated market: how many stocks, which dates, which seed, which planted signal."""
 
     stocks: int = 200
-    start: date = date(2021, 7, 1)
+    start: date = date(2020, 7, 1)
     end: date = date(2024, 6, 28)
     seed: int = 7
     plant: str = "demo"
@@ -87,7 +87,7 @@ class Settings:
     base_url: str = ""
     data_dir: Path = field(default_factory=default_data_dir)
     plan: str = "standard"
-    start: date = date(2021, 7, 1)
+    start: date = date(2020, 7, 1)
     end: date | None = date(2024, 6, 28)
     """Last date to build; None means up to today (Tokyo)."""
     requests_per_minute: int | None = None

@@ -16,6 +16,7 @@ from atft_pipeline.model.forecasters import ReturnForecasters
 from atft_pipeline.model.fusion import Fusion
 from atft_pipeline.model.graph_attention import GraphAttention
 from atft_pipeline.model.heads import Heads
+from atft_pipeline.model.highway import LinearHighway
 from atft_pipeline.model.norm import AdaptiveNorm
 from atft_pipeline.model.temporal import StaticContext, Temporal
 from atft_pipeline.model.variable_selection import VariableSelection
@@ -41,6 +42,7 @@ class ATFTGATFAN(nn.Module):
         self.graph = GraphAttention(c.hidden, c.gat_heads, c.edge_dim, c.dropout, c.edge_dropout)
         self.fusion = Fusion(c.hidden)
         self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)
+        self.highway = LinearHighway(c.n_features, len(c.horizons))
         self.uses_adaptive_norm = False
         self.uses_graph = False
 
@@ -62,7 +64,7 @@ class ATFTGATFAN(nn.Module):
             "temporal": list(self.temporal.parameters()),
             "graph": [*self.graph.parameters(), *slot],
             "fusion": [p for p in self.fusion.parameters() if all(p is not s for s in slot)],
-            "heads": list(self.heads.parameters()),
+            "heads": [*self.heads.parameters(), *self.highway.parameters()],
         }
 
     def forward(self, block: Block) -> Output:
@@ -73,6 +75,8 @@ class ATFTGATFAN(nn.Module):
         g = self.graph(y, block.edge_index, block.edge_attr) if has_graph else None
         c, diagnostics = self.fusion(y, g)
         score, quantiles = self.heads(c)  # [m, H], [m, H, Q]
+        direct = self.highway(self._newest(block))  # [m, H]
+        score, quantiles = score + direct, quantiles + direct[..., None]
         diagnostics["edges"] = torch.tensor(float(block.edge_index.shape[1] if has_graph else 0))
         return Output(score, quantiles, self.forecast(block), diagnostics)
 
@@ -111,6 +115,11 @@ class ATFTGATFAN(nn.Module):
         day, stock = block.pairs[:, 0], block.pairs[:, 1]
         steps = torch.arange(self.config.sequence_length, device=block.pairs.device)
         return (day + steps[:, None]) * block.x.shape[1] + stock
+
+    def _newest(self, block: Block) -> Tensor:
+        """[m, F]: every pair's own row on its own day."""
+        day, stock = block.pairs[:, 0] + self.config.sequence_length - 1, block.pairs[:, 1]
+        return block.x[day, stock].float()
 
     def _encode(self, block: Block) -> Tensor:
         """Every pair's window as one vector [m, hidden]."""
