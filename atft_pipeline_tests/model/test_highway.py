@@ -24,13 +24,13 @@ def highway_share(model: ATFTGATFAN, block: Block) -> torch.Tensor:
 def test_it_adds_nothing_before_training() -> None:
     model = make_model()
     assert not model.highway.weight.any()
-    assert not highway_share(model, make_block(model.config)).any()
+    assert not highway_share(model, make_block()).any()
 
 
 def test_it_reads_the_scored_days_own_row_and_no_other() -> None:
     model = make_model()
     torch.nn.init.normal_(model.highway.weight)
-    block = make_block(model.config)
+    block = make_block()
     before = highway_share(model, block)
     day, stock = block.pairs[0].tolist()
     row = day + model.config.sequence_length - 1
@@ -43,7 +43,7 @@ def test_it_reads_the_scored_days_own_row_and_no_other() -> None:
 
 def test_quantiles_move_with_the_score_and_stay_in_order() -> None:
     model = make_model().eval()
-    block = make_block(model.config)
+    block = make_block()
     with torch.no_grad():
         before = model(block)
         torch.nn.init.normal_(model.highway.weight)
