@@ -157,13 +157,14 @@ class TrainingConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
-        "dates_per_step": 16, "dates_per_epoch": 240, "epochs": (3, 1, 2, 1, 1),
-        "learning_rates": (2e-3, 1e-3, 1e-3, 5e-4, 2e-4), "warmup_min_steps": 5, "pair_chunk": 256,
+        "sequence_length": 20, "dates_per_step": 8, "dates_per_eval_step": 32, "row_chunk": 256,
+        "epochs": (3, 1, 2, 1, 1), "learning_rates": (4e-3, 1e-3, 2e-3, 1e-3, 3e-4), "warmup_min_steps": 5,
     },
     "small": {"hidden": 64, "value_width": 34},
     "large": {"hidden": 256, "value_width": 34, "attention_heads": 8, "pair_chunk": 4096, "prefetch": True},
 }
-"""demo: minutes on two cores. small: 1.5 million parameters at 306 features. large: 5.65 million, for a GPU."""
+"""demo: minutes on two cores; a window of 20 buys three times the optimiser steps of 60, and the features carry their own
+look-back (measured on the demo market: RankIC .041 against .030 after equal time). small: 1.5 million parameters at 306 features. large: 5.65 million, for a GPU."""
 
 
 def _flag(text: str) -> bool:

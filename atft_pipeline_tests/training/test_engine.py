@@ -195,10 +195,10 @@ def test_t31_a_planted_linear_signal_is_recovered(tmp_path: Path) -> None:
 
 
 def test_t31_what_only_the_neighbours_show_is_learnt_when_the_graph_comes_on(tmp_path: Path) -> None:
-    write_tiny_panel(tmp_path / "panel", dates=260, stocks=60, linear=0.4, lagged_peers=1.5, cluster=6)
+    write_tiny_panel(tmp_path / "panel", dates=260, stocks=60, linear=0.8, lagged_peers=2.0, cluster=6)
     trainer = make_trainer(
-        tmp_path / "panel", tmp_path / "runs", epochs=(3, 0, 0, 5, 0), hidden=16, min_delta=5e-4, warmup_min_steps=5,
-        learning_rates=(1e-2, 1e-3, 1e-3, 1e-2, 1e-3),
+        tmp_path / "panel", tmp_path / "runs", epochs=(3, 0, 0, 3, 0), hidden=16, min_delta=5e-4, warmup_min_steps=5,
+        learning_rates=(2e-2, 1e-3, 1e-3, 2e-2, 1e-3),
     )  # fmt: skip
     final = trainer.train()
     dates, series = trainer.panel.part("valid"), []
