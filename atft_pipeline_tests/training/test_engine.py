@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from atft_pipeline.evaluation import metrics
+from atft_pipeline.model.atft_gat_fan import Block, Output
 from atft_pipeline.settings import HORIZONS
 from atft_pipeline.training import checkpoint
 from atft_pipeline.training.faults import TrainingFault
@@ -136,13 +138,13 @@ def test_t52_a_graph_without_edges_stops_the_graph_phase(
 
 def test_constant_scores_stop_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tiny, tmp_path, epochs=(3, 0, 0, 0, 0))
-    forward = trainer.model.heads.forward
+    forward = trainer.model.forward
 
-    def constant(c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        score, quantiles = forward(c)
-        return score * 1e-7 if not torch.is_grad_enabled() else score, quantiles
+    def constant(block: Block) -> Output:
+        output = forward(block)
+        return output if torch.is_grad_enabled() else replace(output, score=output.score * 1e-7)
 
-    monkeypatch.setattr(trainer.model.heads, "forward", constant)
+    monkeypatch.setattr(trainer.model, "forward", constant)
     with pytest.raises(TrainingFault, match="collapsed"):
         trainer.train()
 
@@ -195,9 +197,9 @@ def test_t31_a_planted_linear_signal_is_recovered(tmp_path: Path) -> None:
 
 
 def test_t31_what_only_the_neighbours_show_is_learnt_when_the_graph_comes_on(tmp_path: Path) -> None:
-    write_tiny_panel(tmp_path / "panel", dates=260, stocks=60, linear=0.8, lagged_peers=2.0, cluster=6)
+    write_tiny_panel(tmp_path / "panel", dates=260, stocks=60, linear=0.8, lagged_peers=2.0, cluster=6, curved=True)
     trainer = make_trainer(
-        tmp_path / "panel", tmp_path / "runs", epochs=(3, 0, 0, 3, 0), hidden=16, min_delta=5e-4, warmup_min_steps=5,
+        tmp_path / "panel", tmp_path / "runs", epochs=(3, 0, 0, 4, 0), hidden=16, min_delta=5e-4, warmup_min_steps=5,
         learning_rates=(2e-2, 1e-3, 1e-3, 2e-2, 1e-3),
     )  # fmt: skip
     final = trainer.train()
