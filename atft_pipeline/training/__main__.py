@@ -32,8 +32,6 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, train, and turn the outcome into an exit code."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    # Waiting threads sleep instead of spinning: beside other busy processes a step is otherwise up to ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stop = threading.Event()
 
     def request_stop(number: int, frame: FrameType | None) -> None:

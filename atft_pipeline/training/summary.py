@@ -65,7 +65,9 @@ def epoch_record(
             "contributions": {k: v / steps for k, v in sums["contributions"].items()},
         },
         "model": {
-            "grad_norm": dict(zip(groups, norms.tolist(), strict=True)),
+            "grad_norm": {
+                g: n for g, n in zip(groups, norms.tolist(), strict=True) if not stage.frozen(g, progress.epoch)
+            },
             "alpha": float(model.fusion.gamma.detach().sigmoid()),
             "fan_gate_abs_mean": float(gates.fan_gate.detach().abs().mean()),
             "san_gate_abs_mean": float(gates.san_gate.detach().abs().mean()),
@@ -102,7 +104,7 @@ def headline(evaluation: dict[str, Any]) -> dict[str, Any]:
 def liveness(history: list[dict[str, Any]]) -> dict[str, Any]:
     """Proofs that every block learnt: the smallest epoch median of each block's gradient norm, per phase and stage.
 
-    A block that thaws later is judged from its thaw on. `graph_grad_norm`, `gates_grad_norm` and `edges_per_date` are
+    A block counts in the epochs in which it trains. `graph_grad_norm`, `gates_grad_norm` and `edges_per_date` are
     the smallest over the phases in which they train; None where none did.
     """
     stages: dict[str, dict[str, Any]] = {}
@@ -116,7 +118,7 @@ def liveness(history: list[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, entry in stages.items():
         result[key] = {
-            "grad_norm": {g: min(_after_thaw(v)) for g, v in entry["grad_norm"].items()},
+            "grad_norm": {g: min(v) for g, v in entry["grad_norm"].items()},
             "alpha": entry["alpha"][-1],
             "edges_per_date": min(entry["edges_per_date"]),
         }
@@ -132,12 +134,6 @@ def liveness(history: list[dict[str, Any]]) -> dict[str, Any]:
         "gates_grad_norm": smallest("gates"),
         "edges_per_date": min(edges) if edges else None,
     }
-
-
-def _after_thaw(values: list[float]) -> list[float]:
-    """Without the leading zeros of frozen epochs; a block that never moved keeps them."""
-    first = next((i for i, v in enumerate(values) if v > 0), 0)
-    return values[first:]
 
 
 def phase_table(history: list[dict[str, Any]], progresses: list[Progress]) -> list[dict[str, Any]]:

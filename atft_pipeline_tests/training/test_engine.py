@@ -19,6 +19,7 @@ from atft_pipeline.training.faults import TrainingFault
 from atft_pipeline.training.graph import GraphStore
 from atft_pipeline.training.panel_data import load_panel
 from atft_pipeline.training.scoring import monitored_series, score_dates
+from atft_pipeline.training.summary import liveness
 from atft_pipeline.training.supervisor import run_training
 from atft_pipeline_tests.training.conftest import Lines, make_trainer, tiny_config
 from atft_pipeline_tests.training.tiny_panel import write_tiny_panel
@@ -121,6 +122,15 @@ def test_liveness_numbers_prove_that_graph_and_gates_learnt(finished: tuple[Path
     assert alive["graph_grad_norm"] > 1e-6 and alive["gates_grad_norm"] > 1e-6 and alive["edges_per_date"] > 1
     baseline = set(alive["stages"]["phase0/baseline"]["grad_norm"])
     assert baseline == {"selection", "static", "temporal", "fusion", "heads"}
+
+
+def test_a_dead_block_shows_in_the_liveness_numbers_and_a_frozen_one_does_not(finished: tuple[Path, Lines]) -> None:
+    history = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    graph = [r for r in history if r["phase"] == 2]
+    assert "temporal" not in graph[0]["model"]["grad_norm"] and graph[1]["model"]["grad_norm"]["temporal"] > 0
+    graph[1]["model"]["grad_norm"]["graph"] = 0.0
+    assert liveness(history)["graph_grad_norm"] == 0.0 and liveness(history[:4])["graph_grad_norm"] > 1e-6
+    assert liveness(history[:4])["gates_grad_norm"] > 1e-6
 
 
 def test_t52_a_graph_without_edges_stops_the_graph_phase(

@@ -218,9 +218,7 @@ def test_targets_are_winsorised_standardised_and_ranked_within_their_date() -> N
     np.testing.assert_allclose(targets.ranks.std(dim=1, unbiased=False).numpy(), 1, atol=1e-4)
     low, high = np.quantile(y[1, :, 0].astype(float), [0.01, 0.99])
     clipped = np.clip(y[1, :, 0], low, high)
-    np.testing.assert_allclose(
-        standardise(y[:, :, 0], 20)[0][1], (clipped - clipped.mean()) / clipped.std(), atol=1e-4
-    )
+    np.testing.assert_allclose(standardise(y[:, :, 0], 20)[0][1], (clipped - clipped.mean()) / clipped.std(), atol=1e-4)
 
 
 def test_an_untradable_stock_counts_in_no_term() -> None:

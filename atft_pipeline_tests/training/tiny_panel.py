@@ -78,8 +78,7 @@ def write_panel(folder: Path, arrays: dict[str, NDArray[Any]], names: list[str],
     manifest: dict[str, Any] = {
         "version": 1,
         "features": [
-            {"name": n, "group": "tiny", "kind": "cross_section", "spectral": i < SPECTRAL}
-            for i, n in enumerate(names)
+            {"name": n, "group": "tiny", "kind": "cross_section", "spectral": i < SPECTRAL} for i, n in enumerate(names)
         ],
         "n_features": len(names),
         "return_channel": 0,
