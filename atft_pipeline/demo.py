@@ -20,7 +20,9 @@ from atft_pipeline.settings import Settings
 JOB = ("job", "execute", "-m", "atft_pipeline.definitions", "-j", "full_rebuild")
 LOG = Path("data/dagster/demo.log")
 TAIL_LINES = 60
-SHOWN = re.compile(r" - (STEP_SUCCESS|STEP_FAILURE|RUN_SUCCESS|RUN_FAILURE|ASSET_CHECK_EVALUATION|INFO|ERROR) - |INFO - ")
+SHOWN = re.compile(
+    r" - (STEP_SUCCESS|STEP_FAILURE|RUN_SUCCESS|RUN_FAILURE|ASSET_CHECK_EVALUATION|INFO|ERROR) - |INFO - "
+)
 LEADING = re.compile(r"^.*?dagster - (?:DEBUG|INFO|ERROR|WARNING) - (?:\w+ - [0-9a-f-]{36} - (?:\d+ - )?)?")
 
 
@@ -36,9 +38,12 @@ def run_job(environment: dict[str, str], log: Path) -> int:
     command = [str(Path(sys.executable).with_name("dagster")), *JOB]
     log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=TAIL_LINES)
-    with log.open("w", encoding="utf-8") as kept, subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as job:
+    with (
+        log.open("w", encoding="utf-8") as kept,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as job,
+    ):
         assert job.stdout is not None
         for line in job.stdout:
             kept.write(line)

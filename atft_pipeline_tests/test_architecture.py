@@ -38,9 +38,7 @@ def offenders(folder: str, forbidden: set[str] | None = None, allowed: set[str] 
 
 def test_only_the_dagster_layer_knows_dagster() -> None:
     outside = [
-        line
-        for line in offenders("**/*.py", forbidden={"dagster"})
-        if not line.startswith(("defs/", "definitions.py"))
+        line for line in offenders("**/*.py", forbidden={"dagster"}) if not line.startswith(("defs/", "definitions.py"))
     ]
     assert outside == []
 
@@ -60,7 +58,7 @@ def test_feature_groups_do_not_import_each_other() -> None:
     declared = {
         path.stem
         for path in ROOT.glob("features/*.py")
-        if path.stem in groups and any(isinstance(n, ast.Assign | ast.AnnAssign) and _named(n, "GROUP") for n in _body(path))
+        if path.stem in groups and any(_named(node, "GROUP") for node in ast.parse(path.read_text()).body)
     }
     crossing = [
         f"features/{path.stem}:{line} imports {module}"
@@ -106,7 +104,9 @@ def test_only_the_evaluation_reads_the_oracle() -> None:
 
 
 def test_importing_the_definitions_is_light() -> None:
-    script = "import sys, atft_pipeline.definitions; print([m for m in ('torch', 'torch_geometric') if m in sys.modules])"
+    script = (
+        "import sys, atft_pipeline.definitions; print([m for m in ('torch', 'torch_geometric') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert done.stdout.strip().endswith("[]")
 
@@ -127,10 +127,9 @@ def called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def _body(path: Path) -> list[ast.stmt]:
-    return ast.parse(path.read_text()).body
-
-
-def _named(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
+def _named(node: ast.stmt, name: str) -> bool:
+    """Whether the statement assigns to `name`."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return False
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return any(isinstance(target, ast.Name) and target.id == name for target in targets)

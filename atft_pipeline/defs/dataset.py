@@ -13,16 +13,14 @@ from atft_pipeline.dataset.training_panel import check_training_panel
 from atft_pipeline.defs.checks import column_schema, picture, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.evaluation.plots import null_share, rows_per_date
+from atft_pipeline.evaluation.plots import rows_per_date
 from atft_pipeline.features import catalog
 from atft_pipeline.settings import Settings
 from atft_pipeline.steps import build_dataset, build_statistics, build_training_panel, load_panel, split_of
 from atft_pipeline.verdict import Verdict
 
 PLAN = Settings.from_env().plan
-DATASET, STATISTICS, PANEL = (
-    dg.AssetKey(name) for name in ("dataset", "normalization_stats", "training_panel")
-)
+DATASET, STATISTICS, PANEL = (dg.AssetKey(name) for name in ("dataset", "normalization_stats", "training_panel"))
 
 
 def _contract(pipeline: Pipeline) -> Contract:

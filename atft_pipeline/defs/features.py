@@ -50,7 +50,7 @@ def feature_asset(group: Group) -> dg.AssetsDefinition:
         group_name="features",
         kinds={"numpy", "parquet"},
         backfill_policy=ONE_RUN,
-        description=f"{len(group.columns)} columns, one row per listed code and trading day. Known: {group.availability}.",
+        description=f"{len(group.columns)} columns per listed code and trading day. Known: {group.availability}.",
         metadata={
             "dagster/column_schema": column_schema({c.name: c.dtype for c in group.columns}, formulas),
             "columns": len(group.columns),

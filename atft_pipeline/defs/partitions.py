@@ -19,9 +19,7 @@ def monthly(settings: Settings) -> dg.MonthlyPartitionsDefinition:
         return dg.MonthlyPartitionsDefinition(start_date=start.isoformat(), timezone=TIMEZONE, end_offset=1)
     last = settings.end
     after = last.replace(year=last.year + last.month // 12, month=last.month % 12 + 1, day=1)
-    return dg.MonthlyPartitionsDefinition(
-        start_date=start.isoformat(), end_date=after.isoformat(), timezone=TIMEZONE
-    )
+    return dg.MonthlyPartitionsDefinition(start_date=start.isoformat(), end_date=after.isoformat(), timezone=TIMEZONE)
 
 
 MONTHS = monthly(Settings.from_env())

@@ -40,7 +40,11 @@ def _described(table: Table) -> dict[str, Any]:
     }
 
 
-@dg.asset(key=["raw", CALENDAR.name], description="One row per calendar day: business, half or closed day.", **_described(CALENDAR))
+@dg.asset(
+    key=["raw", CALENDAR.name],
+    description="One row per calendar day: business, half or closed day.",
+    **_described(CALENDAR),
+)
 def raw_calendar(pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResult:
     settings = pipeline.settings
     report = ingest_calendar(

@@ -66,10 +66,14 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
                     running_exchange(settings.market_dir, plan=settings.plan, requests_per_minute=limit)
                 )
                 self._client = connect(
-                    exchange.base_url, exchange.api_key, settings.plan, limit, origin=f"{settings.size.name}, version {market['version']}"
+                    exchange.base_url,
+                    exchange.api_key,
+                    settings.plan,
+                    limit,
+                    origin=f"{settings.size.name}, version {market['version']}",
                 )
             else:
-                # The key is read from the environment there, never from `overrides`: resource config is shown in the UI.
+                # The key is read from the environment there, never from `overrides`, which the UI shows.
                 self._client = connect(
                     settings.base_url, "", settings.plan, settings.requests_per_minute, limits_file=limits
                 )

@@ -19,9 +19,7 @@ def nightly_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=day, tags=range_tags(MONTHS, NIGHTLY_MONTHS))
 
 
-@dg.schedule(
-    job=prune_job, cron_schedule="0 6 * * 0", execution_timezone=TIMEZONE, description="Sundays at 06:00."
-)
+@dg.schedule(job=prune_job, cron_schedule="0 6 * * 0", execution_timezone=TIMEZONE, description="Sundays at 06:00.")
 def prune_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=context.scheduled_execution_time.date().isoformat())
 

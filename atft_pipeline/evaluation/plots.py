@@ -56,7 +56,17 @@ def ic_by_horizon(card: Mapping[str, Any], *, part: str = "test") -> bytes:
             own = [card["models"][name][part][f"delay_{delay}"][h]["rank_ic"] for h in horizons]
             place = np.arange(len(horizons)) + (i - (len(names) - 1) / 2) * 0.19
             mean, se = _floats([c["mean"] for c in own]), _floats([c["se"] for c in own])
-            axes.errorbar(place, mean, yerr=2 * np.nan_to_num(se), fmt="o", ms=4, capsize=2, lw=1.2, color=COLOURS[name], label=name)  # noqa: E501
+            axes.errorbar(
+                place,
+                mean,
+                yerr=2 * np.nan_to_num(se),
+                fmt="o",
+                ms=4,
+                capsize=2,
+                lw=1.2,
+                color=COLOURS[name],
+                label=name,
+            )
         axes.set_xticks(np.arange(len(horizons)), horizons)
         axes.set_xlabel("horizon, trading days")
         _style(axes, f"{part}, delay {delay}")
@@ -94,7 +104,15 @@ def learning_curve(run_dir: Path) -> bytes:
         if judged:
             at, mean, se = zip(*judged, strict=True)
             top.errorbar(at, _floats(mean), yerr=_floats(se), fmt="o-", ms=4, lw=1.2, capsize=2, color=colour)
-        bottom.plot([i for i, _ in own], [r["train"]["total"] for _, r in own], "o-", ms=4, lw=1.2, color=colour, label=f"{number} {name}")  # noqa: E501
+        bottom.plot(
+            [i for i, _ in own],
+            [r["train"]["total"] for _, r in own],
+            "o-",
+            ms=4,
+            lw=1.2,
+            color=colour,
+            label=f"{number} {name}",
+        )
     _style(top, "Validation RankIC (mean over horizons, +-1 SE) and training loss, per epoch")
     top.set_ylabel("RankIC")
     _style(bottom, "")

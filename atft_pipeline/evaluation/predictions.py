@@ -77,9 +77,7 @@ def _rows(
     day, stock = (np.repeat(index, horizons) for index in np.nonzero(where))
     step = np.tile(np.arange(horizons), int(where.sum()))
     scores, quantiles = data.scores[span], data.quantiles[span]
-    ranks = np.stack(
-        [1 + average_ranks(np.where(where, -scores[..., i], np.nan)) for i in range(horizons)], axis=2
-    )
+    ranks = np.stack([1 + average_ranks(np.where(where, -scores[..., i], np.nan)) for i in range(horizons)], axis=2)
     columns = [
         pl.Series("date", data.dates[span][day].astype("datetime64[D]")).cast(pl.Date),
         pl.Series("code", data.codes[stock].astype(str), dtype=pl.String),

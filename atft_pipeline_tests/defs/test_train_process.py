@@ -24,9 +24,7 @@ def run_child(tmp_path: Path, body: str, **limits: float) -> dg.ExecuteInProcess
         results = process.run(context, [sys.executable, str(script), str(tmp_path)], heartbeat=tmp_path / "beat")
         return next(iter(results))  # type: ignore[call-overload,no-any-return]
 
-    return dg.materialize(
-        [trained], resources={"process": TrainingProcess(**limits)}, raise_on_error=False
-    )
+    return dg.materialize([trained], resources={"process": TrainingProcess(**limits)}, raise_on_error=False)
 
 
 def is_running(pid: int) -> bool:

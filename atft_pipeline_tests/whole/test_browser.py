@@ -1,0 +1,158 @@
+"""The UI in a real browser: the asset graph with its groups, and a materialisation launched by hand that succeeds.
+
+Needs Debian's chromium and chromium-driver (any Chromium on the PATH with its driver will do).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from atft_pipeline_tests.whole.conftest import ROOT, Workplace
+
+pytestmark = pytest.mark.slow
+
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+DRIVER = shutil.which("chromedriver") or ""
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1700,1100",
+)  # fmt: skip
+GROUPS = ("raw", "panel", "features", "dataset", "training", "evaluation")
+
+if not (BROWSER and DRIVER):
+    pytest.skip(
+        "no chromium with its driver on the PATH: apt-get install chromium chromium-driver", allow_module_level=True
+    )
+
+
+@pytest.fixture
+def address(finished: Workplace, tmp_path: Path) -> Iterator[str]:
+    """`dagster dev` over a copy of the finished workplace, on a free port."""
+    place = finished.copy(tmp_path / "place")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-w",
+        str(ROOT / "workspace.yaml"),
+    ]
+    with (place.folder / "ui.log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=place.folder,
+            env=place.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(lambda: _answers(url), 120, "the UI did not start")
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*QUIET, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def test_the_graph_is_shown_and_a_materialisation_succeeds(address: str, browser: webdriver.Chrome) -> None:
+    pictures = Path(os.environ.get("ATFT_SCREENSHOTS", "data/screenshots"))
+    pictures.mkdir(parents=True, exist_ok=True)
+    browser.get(f"{address}/asset-groups")
+    page = WebDriverWait(browser, 60)
+    page.until(lambda driver: all(group in _text(driver) for group in GROUPS))
+    time.sleep(2)  # the layout settles
+    browser.save_screenshot(str(pictures / "graph.png"))
+    browser.get(f"{address}/assets/market_panel")
+    button = page.until(lambda driver: _button(driver, "Materialize"))
+    before = _runs(address)
+    button.click()
+    run_id = _wait(lambda: next(iter(set(_runs(address)) - set(before)), None), 60, "no run was launched")
+    status = _wait(lambda: _done(_runs(address)[run_id]), 120, "the run did not end")
+    assert status == "SUCCESS"
+    for name in ("dataset", "model", "evaluation"):
+        browser.get(f"{address}/assets/{name}")
+        page.until(lambda driver, name=name: name in _text(driver))
+        time.sleep(3)
+        browser.save_screenshot(str(pictures / f"{name}.png"))
+
+
+def _text(driver: webdriver.Chrome) -> str:
+    return str(driver.find_element(By.TAG_NAME, "body").text).lower()
+
+
+def _button(driver: webdriver.Chrome, label: str) -> webdriver.remote.webelement.WebElement | None:
+    return next(
+        (b for b in driver.find_elements(By.TAG_NAME, "button") if b.text.startswith(label) and b.is_enabled()), None
+    )
+
+
+def _answers(url: str) -> bool:
+    try:
+        ok = requests.get(f"{url}/server_info", timeout=2).ok
+    except requests.RequestException:
+        return False
+    return ok and bool(_query(url, "{repositoriesOrError{... on RepositoryConnection{nodes{name}}}}")
+                       ["repositoriesOrError"].get("nodes"))  # fmt: skip
+
+
+def _query(url: str, text: str) -> dict[str, dict[str, list[dict[str, str]]]]:
+    answer = requests.post(f"{url}/graphql", json={"query": text}, timeout=20).json()
+    return answer["data"]  # type: ignore[no-any-return]
+
+
+def _runs(url: str) -> dict[str, str]:
+    found = _query(url, "{runsOrError(limit:20){... on Runs{results{runId status}}}}")["runsOrError"]["results"]
+    return {run["runId"]: run["status"] for run in found}
+
+
+def _done(status: str) -> str | None:
+    return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+
+def _wait(ready: Callable[[], Any], seconds: float, complaint: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.3)
+    return found
