@@ -1,7 +1,8 @@
 """Whether a run may give predictions: thresholds, degeneracy, liveness, and results too good to be true.
 
 Judged on validation at delay 1 (the test part is reported, never judged, so that it stays unseen by decisions).
-RankIC and IC are those of the 1-day horizon; Sharpe is the net one of the 5-day book.
+RankIC and IC are the means over all horizons weighted by 1/sqrt(h), the quantity by which training stops and picks its
+best epoch; Sharpe is the net one of the 5-day book. The 1-day horizon stands beside them in the scorecard.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from atft_pipeline.settings import Thresholds
 from atft_pipeline.verdict import ContractBroken, Verdict
 
 JUDGED = "valid"
-WHERE = f"validation, delay {HEADLINE_DELAY}, horizon {HEADLINE_HORIZON}"
+JUDGED_HORIZON = "mean"
+WHERE = f"validation, delay {HEADLINE_DELAY}, mean over horizons"
 
 RULES = {
     "rank_ic": f"RankIC above its threshold and above zero by several standard errors ({WHERE}).",
@@ -34,7 +36,7 @@ RULES = {
 
 def judge_run(card: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Verdict]:
     """Every rule's verdict by name. A missing or undefined number fails: what was not measured was not passed."""
-    cell = card["models"]["model"][JUDGED][f"delay_{HEADLINE_DELAY}"][str(HEADLINE_HORIZON)]
+    cell = card["models"]["model"][JUDGED][f"delay_{HEADLINE_DELAY}"][JUDGED_HORIZON]
     return {
         "rank_ic": _signal("RankIC", cell["rank_ic"], thresholds.min_rank_ic, thresholds.min_standard_errors),
         "ic": _signal("IC", cell["ic"], thresholds.min_ic, thresholds.min_standard_errors),

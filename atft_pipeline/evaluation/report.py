@@ -83,8 +83,8 @@ def render(card: Mapping[str, Any], verdicts: Mapping[str, Verdict], pictures: M
 
 
 _JUDGED = (
-    f"Judged on validation, delay {HEADLINE_DELAY}, horizon {HEADLINE_HORIZON} day; Sharpe on the {BOOK_HORIZON}-day "
-    "book. The test part is reported below and never used for a decision."
+    f"Judged on validation at delay {HEADLINE_DELAY}: RankIC and IC as their means over all horizons, Sharpe on the "
+    f"{BOOK_HORIZON}-day book. The test part is reported below and never used for a decision."
 )
 _RANK_IC = (
     f"Mean daily Spearman correlation of score and {HEADLINE_HORIZON}-day return ± standard error (Newey-West). All "

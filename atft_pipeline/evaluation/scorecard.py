@@ -23,7 +23,7 @@ Array = NDArray[np.floating]
 
 HEADLINE_DELAY = 1
 HEADLINE_HORIZON = 1
-"""RankIC and IC that the thresholds judge: one day ahead, entered a day late (tradable)."""
+"""RankIC and IC shown first: one day ahead, entered a day late (tradable)."""
 BOOK_HORIZON = 5
 """The headline Sharpe is of this horizon's book: it trades a fifth of itself a day, and so survives its costs."""
 COST_ONE_WAY = 0.001

@@ -25,8 +25,9 @@ from atft_pipeline.training.runs import LOCK_NAME, exclusive
 from atft_pipeline.training.supervisor import run_training
 from atft_pipeline_tests.training.conftest import Lines, tiny_config
 
-SETTINGS = {"checkpoint_every": 2, "epochs": (2, 1, 1, 1, 1), "dropout": 0.2}
-"""Five steps an epoch and a checkpoint every two, so that a kill falls between two checkpoints."""
+SETTINGS = {"dates_per_step": 2, "checkpoint_every": 3, "epochs": (1, 1, 4, 1, 1), "dropout": 0.2}
+"""Twenty steps an epoch and a checkpoint every three, so that a kill falls between two checkpoints; four epochs in the
+phase that is killed, so that a slow test process cannot miss it."""
 PATIENCE_SECONDS = 60.0
 
 
@@ -56,6 +57,10 @@ def position(runs: Path) -> tuple[int, int, int]:
     return found
 
 
+def in_the_middle_of(phase: int, place: tuple[int, int, int]) -> bool:
+    return place[0] == phase and place[2] > 0
+
+
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in record.items() if k != "throughput"}
 
@@ -68,7 +73,7 @@ def test_t35_kill_9_in_the_middle_of_phase_1_and_resume_give_the_same_run_bit_fo
     whole = run_training(tiny, tmp_path / "whole", tiny_config(**SETTINGS), Lines())
     runs = tmp_path / "killed"
     child = start(tiny, runs, config_file)
-    wait_for(lambda: position(runs)[0] == 1 and position(runs)[2] >= 2, child)
+    wait_for(lambda: in_the_middle_of(1, position(runs)), child)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert position(runs)[0] == 1
