@@ -25,7 +25,7 @@ demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; print
 	$(BIN)/python -m atft_pipeline.demo
 
 test: $(STAMP)  ## All tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
 	$(BIN)/python -m atft_pipeline.defs.maintenance sweep

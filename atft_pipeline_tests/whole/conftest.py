@@ -76,6 +76,13 @@ class Workplace:
         return self.run("job", "execute", "-j", "full_rebuild", "-c", str(config), name=name)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs them all: they share the finished workplace."""
+    for item in items:
+        if "whole" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("whole"))
+
+
 @pytest.fixture(scope="session")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     """The market's exchange, for the whole session."""
