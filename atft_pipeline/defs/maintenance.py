@@ -1,15 +1,18 @@
 """Housekeeping that Dagster leaves to its users: closing runs whose process is gone, and pruning old ones.
 
-`python -m atft_pipeline.defs.maintenance sweep` runs before the UI starts; the job `prune` runs weekly.
+`python -m atft_pipeline.defs.maintenance sweep` runs before the UI starts, when no run can be alive; the job `prune`
+runs weekly.
 """
 
 import shutil
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+
+from atft_pipeline.lake.store import remove_leftovers
+from atft_pipeline.settings import Settings
 
 OPEN_STATES = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
 
@@ -86,10 +89,10 @@ def main(arguments: list[str]) -> int:
     if arguments != ["sweep"]:
         print("usage: python -m atft_pipeline.defs.maintenance sweep", file=sys.stderr)
         return 2
-    began = time.monotonic()
     with dg.DagsterInstance.get() as instance:
         closed = close_dead_runs(instance)
-    print(f"start-up sweep: {closed} dead runs closed in {time.monotonic() - began:.1f} s")
+    removed = remove_leftovers(Settings.from_env().lake)
+    print(f"start-up sweep: {closed} dead runs closed, {removed} half-written temporary files removed")
     return 0
 
 

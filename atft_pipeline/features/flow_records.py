@@ -93,7 +93,8 @@ def weekly_events(records: pl.DataFrame, available: Sequence[object] | NDArray[n
         values = batch.select(pl.col(FIELDS).cast(pl.Float64)).to_numpy()
         for section, start, end, row in zip(batch["Section"], batch["StDate"], batch["EnDate"], values, strict=True):
             known[section][(start, end)] = (row, day)
-            if len(known[section]) > WEEKS:  # no window reaches beyond the newest 52
+            # No window reaches beyond 52 weeks, but a summed section counts only the weeks that both its parts have.
+            if len(known[section]) > 2 * WEEKS:
                 del known[section][min(known[section], key=_in_time)]
         touched = set(batch["Section"])
         for section, number in SECTIONS.items():
