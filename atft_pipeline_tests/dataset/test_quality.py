@@ -131,6 +131,14 @@ def test_an_audit_that_saw_nothing_or_a_violation_fails(
     assert word in verdict.message
 
 
+def test_a_dataset_without_any_audited_join_fails(tmp_path: Path, market: Market) -> None:
+    store_dataset(tmp_path, market)
+    columns = {"fs_staleness_td": market.values["fs_staleness_td"]}
+    write_features("fs", {"fs_staleness_td": "i16"}, columns, market.axes, tmp_path)
+    verdict = quality.check_availability(tmp_path, CONTRACT)
+    assert not verdict.passed and "no group stored the account" in verdict.message
+
+
 @pytest.mark.parametrize("blend", [1.0, 0.4])
 def test_a_leaked_column_under_an_innocent_name_is_caught(tmp_path: Path, market: Market, blend: float) -> None:
     rng = np.random.default_rng(9)

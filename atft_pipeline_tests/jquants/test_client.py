@@ -63,8 +63,9 @@ def test_a_passing_fault_ends_in_success_after_retry(
     assert len(clock.naps) >= 2
 
 
-@pytest.mark.parametrize("header", ["90", format_datetime(datetime.now(UTC) + timedelta(seconds=95))])
-def test_retry_after_is_honoured(client: Client, exchange: ScriptedExchange, clock: Clock, header: str) -> None:
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(client: Client, exchange: ScriptedExchange, clock: Clock, form: str) -> None:
+    header = "90" if form == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=95))
     exchange.script = _first(message("slow down", 429, Retry_After=header))  # type: ignore[assignment]
     client.get_eq_bars_daily(date_yyyymmdd=DAY)
     assert max(clock.naps) >= 85
