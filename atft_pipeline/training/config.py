@@ -173,8 +173,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": {"hidden": 256, "value_width": 34, "attention_heads": 8, "pair_chunk": 4096, "prefetch": True},
 }
 """demo: minutes on two cores. Half of the training dates make an epoch, and a window of 20 costs a third of one of 60
-while the features carry their own look-back. One thread, because two gain a quarter on a quiet machine and lose a factor
-of ten beside another busy process; it also makes the result the same on every number of cores.
+while the features carry their own look-back. One thread: two gain a quarter on a quiet machine and lose a factor of ten
+beside another busy process, and with one the result is the same on any number of cores.
 small: 1.5 million parameters at 306 features. large: 5.5 million, for a GPU."""
 
 
