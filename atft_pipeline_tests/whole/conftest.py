@@ -76,14 +76,6 @@ class Workplace:
         return self.run("job", "execute", "-j", "full_rebuild", "-c", str(config), name=name)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs them all, as they share the finished workplace; first, since xdist then reads the marks."""
-    for item in items:
-        if "whole" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("whole"))
-
-
 @pytest.fixture(scope="session")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     """The market's exchange, for the whole session."""

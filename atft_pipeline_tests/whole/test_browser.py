@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 import requests
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from atft_pipeline_tests.whole.conftest import ROOT, Workplace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]  # one worker: they share a finished workplace
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 DRIVER = shutil.which("chromedriver") or ""
@@ -99,14 +100,13 @@ def test_the_graph_is_shown_and_a_materialisation_succeeds(address: str, browser
     pictures = Path(os.environ.get("ATFT_SCREENSHOTS", "data/screenshots"))
     pictures.mkdir(parents=True, exist_ok=True)
     browser.get(f"{address}/asset-groups")
-    page = WebDriverWait(browser, 60)
+    page = WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException])  # the page redraws itself
     page.until(lambda driver: all(group in _text(driver) for group in GROUPS))
     time.sleep(2)  # the layout settles
     browser.save_screenshot(str(pictures / "graph.png"))
     browser.get(f"{address}/assets/market_panel")
-    button = page.until(lambda driver: _button(driver, "Materialize"))
     before = _runs(address)
-    button.click()
+    page.until(lambda driver: _click(driver, "Materialize"))
     run_id = _wait(lambda: next(iter(set(_runs(address)) - set(before)), None), 60, "no run was launched")
     status = _wait(lambda: _done(_runs(address)[run_id]), 120, "the run did not end")
     assert status == "SUCCESS"
@@ -121,10 +121,13 @@ def _text(driver: webdriver.Chrome) -> str:
     return str(driver.find_element(By.TAG_NAME, "body").text).lower()
 
 
-def _button(driver: webdriver.Chrome, label: str) -> webdriver.remote.webelement.WebElement | None:
-    return next(
-        (b for b in driver.find_elements(By.TAG_NAME, "button") if b.text.startswith(label) and b.is_enabled()), None
-    )
+def _click(driver: webdriver.Chrome, label: str) -> bool:
+    """Click the first enabled button with this label; False while there is none."""
+    for button in driver.find_elements(By.TAG_NAME, "button"):
+        if button.text.startswith(label) and button.is_enabled():
+            button.click()
+            return True
+    return False
 
 
 def _answers(url: str) -> bool:
