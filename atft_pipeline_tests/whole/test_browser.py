@@ -26,7 +26,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from atft_pipeline_tests.whole.conftest import ROOT, Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]  # one worker: they share a finished workplace
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 DRIVER = shutil.which("chromedriver") or ""

@@ -17,7 +17,7 @@ from atft_pipeline.settings import Settings
 from atft_pipeline.steps import last_run, load_panel, split_of
 from atft_pipeline_tests.whole.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]  # one worker: they share a finished workplace
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
 
 
 def events(output: str, step: str) -> bool:

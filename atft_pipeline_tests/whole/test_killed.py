@@ -16,7 +16,7 @@ from atft_pipeline.exchange.process import Exchange
 from atft_pipeline.lake.store import verify_table
 from atft_pipeline_tests.whole.conftest import KEY, TINY_TRAINING, Workplace, make_workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]  # one worker: they share a finished workplace
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
 
 
 def kill_when(place: Workplace, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from atft_pipeline.features import catalog
 from atft_pipeline.lake.store import verify_table
 from atft_pipeline_tests.whole.conftest import KEY, Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]  # one worker: they share a finished workplace
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
 
 
 def test_every_room_left_its_result(finished: Workplace) -> None:
