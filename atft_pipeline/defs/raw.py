@@ -12,7 +12,8 @@ from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
 from atft_pipeline.jquants.plans import get_plan
-from atft_pipeline.jquants.tables import CALENDAR, TABLES, Table
+from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables import CALENDAR, TABLES
 from atft_pipeline.settings import Settings
 from atft_pipeline.verdict import Verdict
 

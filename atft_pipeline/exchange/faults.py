@@ -14,7 +14,8 @@ from datetime import date
 
 import polars as pl
 
-from atft_pipeline.exchange.tables import TABLES, Endpoint, Query
+from atft_pipeline.exchange.endpoints import TABLES, Endpoint
+from atft_pipeline.exchange.tables import Query
 
 _SELECTORS = ("date", "code", "page", "times", "after")
 KINDS: dict[str, tuple[str, ...]] = {

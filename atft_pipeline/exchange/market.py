@@ -13,104 +13,31 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from atft_pipeline.exchange.accounts import draw_accounts
-from atft_pipeline.exchange.bars import Quotes, bars_table, draw_quotes, draw_traded
+from atft_pipeline.exchange.bars import bars_table
+from atft_pipeline.exchange.drawing import Market, draw_market
 from atft_pipeline.exchange.flows import investor_types_table
 from atft_pipeline.exchange.indices import draw_indices, indices_table, topix_table
-from atft_pipeline.exchange.oracle import acting_dates, calibrate, label_columns, oracle_table, realised
-from atft_pipeline.exchange.plants import PARTS, Planted, parse_plant
-from atft_pipeline.exchange.prices import Closes, price_path
-from atft_pipeline.exchange.returns import Noise, draw_noise, simulate
-from atft_pipeline.exchange.signals import Effects, Groups, Hidden, draw_groups, draw_hidden
+from atft_pipeline.exchange.oracle import label_columns, oracle_table, realised
+from atft_pipeline.exchange.plants import parse_plant
+from atft_pipeline.exchange.sources import SOURCES
 from atft_pipeline.exchange.statements import fin_summary_table
-from atft_pipeline.exchange.tokyo_calendar import OUTAGES, business_days, calendar_table
-from atft_pipeline.exchange.universe import Universe, draw_universe, master_table
+from atft_pipeline.exchange.tokyo_calendar import calendar_table
+from atft_pipeline.exchange.universe import master_table
 from atft_pipeline.settings import MarketSize
 
 VERSION = 1
 """Raised whenever the same size would give other numbers."""
 
-FEWEST_STOCKS = 12
-FEWEST_DAYS = 30
-
-TABLES = ("calendar", "master", "bars_daily", "topix", "indices", "fin_summary", "investor_types")
+TABLES = ("calendar", "master", "bars_daily", "topix", "indices", "fin_summary", "investor_types", *SOURCES)
 
 Log = Callable[[str], None]
-
-
-class MarketSizeError(ValueError):
-    """The wanted market is too small to simulate; the message says what is needed."""
-
-
-@dataclass(frozen=True)
-class Market:
-    """A market in memory. Arrays are [trading days, issues]; business days include those of an outage."""
-
-    universe: Universe
-    business: list[date]
-    trading: NDArray[np.bool_]
-    """[business days]: the exchange traded."""
-    hidden: Hidden
-    groups: Groups
-    noise: Noise
-    effects: Effects
-    closes: Closes
-    quotes: Quotes
-    planted: Mapping[str, Planted]
-    scale: Mapping[str, float]
-    schedule: Mapping[str, NDArray[np.float64]]
-
-    @property
-    def trading_days(self) -> list[date]:
-        return [day for day, trades in zip(self.business, self.trading, strict=True) if trades]
-
-    @property
-    def members(self) -> NDArray[np.bool_]:
-        """Stocks that traded on the day: who counts in an information coefficient."""
-        return self.quotes.traded & self.universe.common
-
-
-def draw_market(size: MarketSize) -> Market:
-    """Draw the market of `size` and fit the scales of its planted parts to their sizes on the written bars."""
-    planted = parse_plant(size.plant)
-    business = business_days(size.start, size.end)
-    if size.stocks < FEWEST_STOCKS or len(business) < FEWEST_DAYS:
-        raise MarketSizeError(
-            f"a market of {size.stocks} stocks and {len(business)} business days ({size.start} to {size.end}) is too "
-            f"small; it needs {FEWEST_STOCKS} stocks and {FEWEST_DAYS} business days"
-        )
-    trading = np.array([day not in OUTAGES for day in business])
-    days = [day for day in business if day not in OUTAGES]
-    universe = draw_universe(size.stocks, business, size.seed)
-    listed = universe.listed(len(business))[trading]
-    hidden = draw_hidden(universe, len(days), size.seed)
-    groups = draw_groups(universe, size.seed)
-    noise = draw_noise(universe, groups, len(days), size.seed)
-    traded = draw_traded(universe, listed, size.seed)
-    acting = acting_dates(days)
-    schedule = {part: planted.get(part, Planted(0.0)).schedule(acting) for part in PARTS}
-
-    def play(scale: Mapping[str, float]) -> tuple[Effects, Closes]:
-        returns = simulate(noise, hidden, groups, listed, scale, schedule)
-        return returns.effects, price_path(universe, returns.simple, listed, days, size.seed)
-
-    def realise(scale: Mapping[str, float]) -> tuple[Effects, NDArray[np.float64]]:
-        effects, closes = play(scale)
-        return effects, closes.returns()
-
-    scale = calibrate(planted, schedule, realise, traded & universe.common)
-    effects, closes = play(scale)
-    quotes = draw_quotes(universe, closes, hidden, noise.volatility, traded, size.seed)
-    return Market(universe, business, trading, hidden, groups, noise, effects, closes, quotes, planted, scale, schedule)
 
 
 def market_tables(market: Market, size: MarketSize) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -135,6 +62,8 @@ def market_tables(market: Market, size: MarketSize) -> Iterator[tuple[str, pl.Da
         ),
     )
     yield "investor_types", investor_types_table(bars, master, topix, business, size.seed)
+    for name, source in SOURCES.items():
+        yield name, source(market)(size.start, size.end)
 
 
 def generate(size: MarketSize, out: Path, log: Log | None = None) -> dict[str, Any]:

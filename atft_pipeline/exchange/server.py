@@ -27,13 +27,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from atft_pipeline.exchange import replies
+from atft_pipeline.exchange.endpoints import ENDPOINTS, Endpoint
 from atft_pipeline.exchange.faults import Fault, FaultBoard, FaultSyntaxError, distort_answer, distort_page
 from atft_pipeline.exchange.pagination import Continuation, Page
 from atft_pipeline.exchange.plans import PLANS, Plan, RateEmulator
 from atft_pipeline.exchange.tables import (
-    ENDPOINTS,
     BadRequest,
-    Endpoint,
     MarketError,
     Query,
     ServedTable,

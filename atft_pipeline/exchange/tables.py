@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 
+from atft_pipeline.exchange.endpoints import STOCK_CODE, TABLES, Endpoint
 from atft_pipeline.exchange.plans import Plan, Window
 
 SUBSCRIPTION_MESSAGE = (
@@ -22,8 +23,6 @@ SUBSCRIPTION_MESSAGE = (
     "If you want more data, please check other plans:https://jpx-jquants.com/#dataset"
 )
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
-_STOCK_CODE = re.compile(r"[0-9][0-9A-Z][0-9][0-9A-Z][0-9]?")
-_INDEX_CODE = re.compile(r"[0-9A-F]{4}")
 _SESSION_COLUMN = re.compile(r"[MA](O|H|L|C|UL|LL|Vo|Va|Adj(O|H|L|C|Vo))")
 """Morning and afternoon columns of the daily bars."""
 
@@ -34,79 +33,6 @@ class BadRequest(ValueError):
 
 class MarketError(RuntimeError):
     """The market folder cannot be served; the text names the file and the remedy."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One path of the API and its parameter rules."""
-
-    table: str
-    path: str
-    date_column: str
-    keys: tuple[str, ...]
-    required: tuple[str, ...] = ()
-    """At least one of these parameters must be given."""
-    params: tuple[str, ...] = ("from", "to")
-    code: re.Pattern[str] = _STOCK_CODE
-    filters: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    """Parameter name -> (column, allowed values; empty: any)."""
-    order: tuple[str, ...] = ()
-    """Columns that order the answer, where that is not the stored order."""
-    paginated: bool = True
-
-
-_BY_CODE_OR_DATE = ("code", "date", "from", "to")
-
-ENDPOINTS: dict[str, Endpoint] = {
-    endpoint.path: endpoint
-    for endpoint in (
-        Endpoint(
-            "calendar",
-            "/markets/calendar",
-            "Date",
-            ("Date",),
-            filters={"hol_div": ("HolDiv", ("0", "1", "2", "3"))},
-            paginated=False,
-        ),
-        Endpoint("master", "/equities/master", "Date", ("Date", "Code"), params=("code", "date")),
-        Endpoint(
-            "bars_daily",
-            "/equities/bars/daily",
-            "Date",
-            ("Date", "Code"),
-            required=("date", "code"),
-            params=_BY_CODE_OR_DATE,
-        ),
-        Endpoint("topix", "/indices/bars/daily/topix", "Date", ("Date",)),
-        Endpoint(
-            "indices",
-            "/indices/bars/daily",
-            "Date",
-            ("Date", "Code"),
-            required=("date", "code"),
-            params=_BY_CODE_OR_DATE,
-            code=_INDEX_CODE,
-        ),
-        Endpoint(
-            "fin_summary",
-            "/fins/summary",
-            "DiscDate",
-            ("DiscDate", "DiscTime", "Code", "DiscNo"),
-            required=("date", "code"),
-            params=("code", "date"),
-            order=("DiscNo",),
-        ),
-        Endpoint(
-            "investor_types",
-            "/equities/investor-types",
-            "PubDate",
-            ("PubDate", "StDate", "EnDate", "Section"),
-            filters={"section": ("Section", ())},
-        ),
-    )
-}
-
-TABLES: dict[str, Endpoint] = {endpoint.table: endpoint for endpoint in ENDPOINTS.values()}
 
 
 @dataclass(frozen=True)
@@ -158,7 +84,7 @@ def _parse_date(name: str, text: str) -> date:
 def _parse_code(endpoint: Endpoint, text: str) -> str:
     if not endpoint.code.fullmatch(text):
         raise BadRequest("'code' has an invalid format.")
-    is_short_stock_code = endpoint.code is _STOCK_CODE and len(text) == 4
+    is_short_stock_code = endpoint.code is STOCK_CODE and len(text) == 4
     return text + "0" if is_short_stock_code else text
 
 

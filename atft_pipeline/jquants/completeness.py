@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from atft_pipeline.jquants.rules import MIN_COVERAGE
-from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, OUTAGE_DAYS, TABLES, Table, partition_path
+from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, OUTAGE_DAYS, TABLES, partition_path
 from atft_pipeline.lake.store import read_record, read_table
 from atft_pipeline.verdict import Verdict
 

@@ -17,7 +17,7 @@ import pandas as pd
 import polars as pl
 
 from atft_pipeline.jquants.errors import NOTHING_STORED, SchemaError
-from atft_pipeline.jquants.tables import Table
+from atft_pipeline.jquants.table import Table
 
 MISSING = ("", "-", "－", "*", "＊")
 """How the API writes an absent number or date, besides null."""

@@ -23,7 +23,8 @@ from atft_pipeline.jquants.decode import decode
 from atft_pipeline.jquants.errors import NOTHING_STORED, ExchangeError, SchemaError, scrub
 from atft_pipeline.jquants.rules import require_calendar, require_even_days, require_unit, thin_days
 from atft_pipeline.jquants.staging import Staging, assemble
-from atft_pipeline.jquants.tables import CALENDAR, MASTER, Table, partition_path
+from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables import CALENDAR, MASTER, partition_path
 from atft_pipeline.jquants.units import (
     Coverage,
     Unit,

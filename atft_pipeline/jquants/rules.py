@@ -12,7 +12,8 @@ from datetime import date
 import polars as pl
 
 from atft_pipeline.jquants.errors import NOTHING_STORED, IncompleteError
-from atft_pipeline.jquants.tables import CALENDAR, OUTAGE_DAYS, Table
+from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables import CALENDAR, OUTAGE_DAYS
 from atft_pipeline.jquants.units import Unit
 
 MIN_COVERAGE = 0.98

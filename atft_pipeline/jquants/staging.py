@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from atft_pipeline.jquants.tables import Table
+from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.units import Unit, is_settled
 from atft_pipeline.lake.store import LakeError, read_record, read_table, write_table
 

@@ -6,59 +6,22 @@ table is derived from here; nothing here does any I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import polars as pl
 from jquantsapi import constants
 
+from atft_pipeline.jquants.table import Table, typed
+
 if TYPE_CHECKING:
-    import pandas as pd
-    from jquantsapi import ClientV2
+    pass
 
 OUTAGE_DAYS = frozenset({date(2020, 10, 1)})
 """Business days on which the exchange could not open: bars are all null, index values may be absent."""
 
 BUSINESS = ("1", "2")
 """HolDiv of a day with a stock session; 2 is a half day. 3 has derivatives trading only."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One raw table.
-
-    `unit` is what one request covers: the whole table, a month, or a day; `days` says which days are asked for.
-    `dense`: every business day must have rows. `covers`: each day's codes must include those of that table.
-    `optional` columns are typed when the plan delivers them; any other undeclared column is kept as text.
-    `widths` are fixed code lengths: a code that arrives as a number has lost its leading zeros.
-    """
-
-    name: str
-    path: str
-    keys: tuple[str, ...]
-    date_column: str
-    schema: Mapping[str, pl.DataType]
-    plan: Literal["free", "light", "standard", "premium"]
-    unit: Literal["all", "month", "day"]
-    get: Callable[[ClientV2, str, str], pd.DataFrame]
-    availability: str
-    """When a row becomes known (Tokyo time); the panel's as-of rules implement this sentence."""
-    days: Literal["business", "calendar"] = "business"
-    dense: bool = True
-    covers: str = ""
-    optional: Mapping[str, pl.DataType] = field(default_factory=dict)
-    widths: Mapping[str, int] = field(default_factory=dict)
-
-
-def _typed(dates: str, texts: str, numbers: str, order: list[str] | None = None) -> dict[str, pl.DataType]:
-    """Column -> type from three word lists, in the order given (default: as listed)."""
-    types: dict[str, pl.DataType] = {}
-    for words, dtype in ((dates, pl.Date()), (texts, pl.String()), (numbers, pl.Float64())):
-        types |= dict.fromkeys(words.split(), dtype)
-    return {name: types[name] for name in order} if order else types
-
 
 _SESSION = "O H L C UL LL Vo Va AdjO AdjH AdjL AdjC AdjVo"
 _BARS = "Date Code O H L C UL LL Vo Va AdjFactor AdjO AdjH AdjL AdjC AdjVo MktCap ExRT"
@@ -76,7 +39,7 @@ CALENDAR = Table(
     path="/markets/calendar",
     keys=("Date",),
     date_column="Date",
-    schema=_typed("Date", "HolDiv", ""),
+    schema=typed("Date", "HolDiv", ""),
     plan="free",
     unit="all",
     get=lambda client, first, last: client.get_mkt_calendar(from_yyyymmdd=first, to_yyyymmdd=last),
@@ -89,7 +52,7 @@ MASTER = Table(
     path="/equities/master",
     keys=("Date", "Code"),
     date_column="Date",
-    schema=_typed("Date", " ".join(constants.EQ_MASTER_COLUMNS_V2[1:]), ""),
+    schema=typed("Date", " ".join(constants.EQ_MASTER_COLUMNS_V2[1:]), ""),
     plan="free",
     unit="day",
     get=lambda client, first, last: client.get_eq_master(date=first),
@@ -102,7 +65,7 @@ BARS_DAILY = Table(
     path="/equities/bars/daily",
     keys=("Date", "Code"),
     date_column="Date",
-    schema=_typed(
+    schema=typed(
         "Date",
         "Code UL LL ExRT",
         "O H L C Vo Va AdjFactor AdjO AdjH AdjL AdjC AdjVo MktCap",
@@ -124,7 +87,7 @@ TOPIX = Table(
     path="/indices/bars/daily/topix",
     keys=("Date",),
     date_column="Date",
-    schema=_typed("Date", "", "O H L C"),
+    schema=typed("Date", "", "O H L C"),
     plan="light",
     unit="month",
     get=lambda client, first, last: client.get_idx_bars_daily_topix(from_yyyymmdd=first, to_yyyymmdd=last),
@@ -136,7 +99,7 @@ INDICES = Table(
     path="/indices/bars/daily",
     keys=("Date", "Code"),
     date_column="Date",
-    schema=_typed("Date", "Code", "O H L C"),
+    schema=typed("Date", "Code", "O H L C"),
     plan="standard",
     unit="day",
     get=lambda client, first, last: client.get_idx_bars_daily(date_yyyymmdd=first),
@@ -149,7 +112,7 @@ FIN_SUMMARY = Table(
     path="/fins/summary",
     keys=("DiscDate", "Code", "DiscNo"),
     date_column="DiscDate",
-    schema=_typed(_STATEMENT_DATES, _STATEMENT_TEXTS, _STATEMENT_NUMBERS, constants.FIN_SUMMARY_COLUMNS_V2),
+    schema=typed(_STATEMENT_DATES, _STATEMENT_TEXTS, _STATEMENT_NUMBERS, constants.FIN_SUMMARY_COLUMNS_V2),
     plan="free",
     unit="day",
     get=lambda client, first, last: client.get_fin_summary_cursor(date_yyyymmdd=first)[0],
@@ -164,13 +127,14 @@ INVESTOR_TYPES = Table(
     path="/equities/investor-types",
     keys=("PubDate", "Section", "StDate"),
     date_column="PubDate",
-    schema=_typed("PubDate StDate EnDate", "Section", _FLOW_NUMBERS, constants.EQ_INVESTOR_TYPES_COLUMNS_V2),
+    schema=typed("PubDate StDate EnDate", "Section", _FLOW_NUMBERS, constants.EQ_INVESTOR_TYPES_COLUMNS_V2),
     plan="light",
     unit="month",
     get=lambda client, first, last: client.get_eq_investor_types(from_yyyymmdd=first, to_yyyymmdd=last),
     availability="About 16:30 on PubDate, the 4th business day after the week; corrections are appended rows.",
     days="calendar",
     dense=False,
+    revision="append",
 )
 
 TABLES: dict[str, Table] = {

@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from atft_pipeline.jquants.errors import IncompleteError
-from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, Table, partition_path
+from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, partition_path
 from atft_pipeline.lake.store import read_record, read_table
 
 SETTLED = timedelta(days=7)

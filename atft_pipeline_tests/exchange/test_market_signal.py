@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from atft_pipeline.exchange.market import Market, draw_market, generate
+from atft_pipeline.exchange.drawing import Market, draw_market
+from atft_pipeline.exchange.market import generate
 from atft_pipeline.exchange.oracle import daily_correlation, forward_returns, label_columns
 from atft_pipeline.exchange.plants import PARTS
 from atft_pipeline.exchange.prices import tick_size

@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 
 from atft_pipeline.exchange import market as market_module
+from atft_pipeline.exchange.drawing import MarketSizeError
 from atft_pipeline.exchange.indices import sector_code
-from atft_pipeline.exchange.market import TABLES, MarketSizeError, generate
+from atft_pipeline.exchange.market import TABLES, generate
 from atft_pipeline.exchange.plants import PlantError
 from atft_pipeline.exchange.prices import limit_width, on_tick, tick_size
 from atft_pipeline.exchange.sectors import SECTORS

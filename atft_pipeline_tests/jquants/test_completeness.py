@@ -13,6 +13,7 @@ import pytest
 from atft_pipeline.jquants.client import connect
 from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
+from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import (
     BARS_DAILY,
     CALENDAR,
@@ -21,7 +22,6 @@ from atft_pipeline.jquants.tables import (
     MASTER,
     TABLES,
     TOPIX,
-    Table,
     partition_path,
 )
 from atft_pipeline.lake.store import read_record, read_table, write_table

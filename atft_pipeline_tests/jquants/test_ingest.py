@@ -17,6 +17,7 @@ import pytest
 from atft_pipeline.jquants.client import Client, connect
 from atft_pipeline.jquants.errors import ExchangeError, IncompleteError, SchemaError
 from atft_pipeline.jquants.fetch import MonthReport, ingest_calendar, ingest_month
+from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import (
     BARS_DAILY,
     CALENDAR,
@@ -25,7 +26,6 @@ from atft_pipeline.jquants.tables import (
     MASTER,
     TABLES,
     TOPIX,
-    Table,
     partition_path,
 )
 from atft_pipeline.lake.store import LakeError, read_record, read_table, verify_table

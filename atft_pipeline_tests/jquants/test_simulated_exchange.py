@@ -13,7 +13,8 @@ from atft_pipeline.jquants.client import Client, Patience, connect
 from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
 from atft_pipeline.jquants.errors import ExchangeError
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
-from atft_pipeline.jquants.tables import BARS_DAILY, CALENDAR, TABLES, Table
+from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables import BARS_DAILY, CALENDAR, TABLES
 from atft_pipeline.settings import MarketSize
 
 START, END, MONTH = date(2024, 1, 4), date(2024, 6, 28), "2024-03"

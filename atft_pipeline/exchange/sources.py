@@ -1,0 +1,23 @@
+"""The tables that a market is written to, each as a function of the drawn market.
+
+A source draws whatever the table needs once, and returns a function that gives the rows of a span of dates: those
+whose date column (the one of the endpoint) lies in [first, last], both inclusive. Consecutive spans put together are
+the table of the whole; nothing may be drawn per span. So ten years of the full market are written span by span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date
+
+import polars as pl
+
+from atft_pipeline.exchange.drawing import Market
+
+SpanTable = Callable[[date, date], pl.DataFrame]
+"""Rows of the table from the first to the last date, sorted by date and key, columns as the API names them."""
+
+Source = Callable[[Market], SpanTable]
+
+SOURCES: Mapping[str, Source] = {}
+"""Table name -> source, beside the tables that `market.py` writes itself."""
