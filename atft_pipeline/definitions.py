@@ -7,7 +7,8 @@ from atft_pipeline.defs.evaluation import EVALUATION_ASSETS, EVALUATION_CHECKS
 from atft_pipeline.defs.features import FEATURE_ASSETS, FEATURE_CHECKS
 from atft_pipeline.defs.jobs import JOBS
 from atft_pipeline.defs.maintenance import prune_job
-from atft_pipeline.defs.raw import RAW_ASSETS, RAW_CHECKS
+from atft_pipeline.defs.raw import RAW_ASSETS
+from atft_pipeline.defs.raw_checks import RAW_CHECKS
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.defs.schedules import SCHEDULES
 from atft_pipeline.defs.train_process import TrainingProcess

@@ -1,21 +1,18 @@
-"""The raw tables as assets, one per J-Quants endpoint, with their checks: keys, schema, completeness."""
+"""The raw tables as assets, one per J-Quants endpoint. Their checks are in `raw_checks.py`."""
 
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from atft_pipeline.defs.checks import column_schema, verdict_check
+from atft_pipeline.defs.checks import column_schema
 from atft_pipeline.defs.partitions import MONTHS, ONE_RUN, month_of
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
 from atft_pipeline.jquants.plans import get_plan
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import CALENDAR, TABLES
 from atft_pipeline.settings import Settings
-from atft_pipeline.verdict import Verdict
 
 CALENDAR_AHEAD = timedelta(days=120)
 """Days of calendar asked for beyond the last date: distances to month ends, SQ days and next sessions need them."""
@@ -90,41 +87,9 @@ def raw_table(table: Table) -> dg.AssetsDefinition:
     return asset
 
 
-def stored_months(settings: Settings) -> list[str]:
-    """The months that a complete lake holds: from the first date to the last."""
-    return [month_of(key) for key in MONTHS.get_partition_keys()]
-
-
-def _checks(table: Table) -> list[dg.AssetChecksDefinition]:
-    def judged(judge: Callable[..., Verdict]) -> Callable[[Pipeline], Verdict]:
-        def run(pipeline: Pipeline) -> Verdict:
-            months = _present(pipeline, table)
-            return judge(pipeline.lake, table, months)
-
-        run.__doc__ = judge.__doc__
-        return run
-
-    key = dg.AssetKey(["raw", table.name])
-    return [
-        verdict_check(key, "keys_unique", judged(check_keys)),
-        verdict_check(key, "schema_as_declared", judged(check_schema)),
-        verdict_check(key, "complete", judged(check_completeness)),
-    ]
-
-
-def _present(pipeline: Pipeline, table: Table) -> Sequence[str]:
-    """Months to judge: all up to the newest stored one, so that a hole inside the history is a failure."""
-    stored = {path.stem for path in (pipeline.lake / "raw" / table.name).glob("*.parquet")}
-    months = stored_months(pipeline.settings)
-    first = min((months.index(m) for m in months if m in stored), default=0)
-    last = max((months.index(m) for m in months if m in stored), default=len(months) - 1)
-    return months[first : last + 1]
-
-
 _PLAN = get_plan(Settings.from_env().plan)
 PLAN_TABLES = [table for table in TABLES.values() if _PLAN.includes(table.plan)]
 RAW_ASSETS: list[dg.AssetsDefinition] = [
     raw_calendar,
     *(raw_table(table) for table in PLAN_TABLES if table is not CALENDAR),
 ]
-RAW_CHECKS: list[dg.AssetChecksDefinition] = [check for table in PLAN_TABLES for check in _checks(table)]
