@@ -70,7 +70,36 @@ class ATFTGATFAN(nn.Module):
     def forward(self, block: Block) -> Output:
         """Encode the rows once, every window from them, then the graph, the fusion and the heads."""
         self._check(block)
-        y = self._encode(block)  # [m, hidden]
+        return self._score(block, self._row_codes(block.x.flatten(0, 1).float()))
+
+    @torch.no_grad()
+    def score_each_date(self, block: Block) -> Output:
+        """The same scores as `forward`, each date by itself: for evaluation and prediction.
+
+        A row is encoded among the observed rows of its own date, and a date's windows, edges and heads are computed
+        alone. So the shapes of all products, and with them every bit of a score, depend on nothing later than its date.
+        The block must hold every stock that is observed on any of its rows, whether it is scored or not.
+        """
+        self._check(block)
+        by_row = []
+        for x, seen in zip(block.x.float(), block.observed, strict=True):
+            codes = self._row_codes(torch.cat([x[seen], x.new_zeros(1, x.shape[1])]))  # the last one: a missing row's
+            spread = tuple(code[-1].expand(len(seen), -1).clone() for code in codes)
+            for whole, code in zip(spread, codes, strict=True):
+                whole[seen] = code[:-1]
+            by_row.append(spread)
+        rows = tuple(torch.cat(parts) for parts in zip(*by_row, strict=True))  # each [S n, width]
+        dates = [block.on_date(day) for day in block.pairs[:, 0].unique().tolist()]
+        outputs = [self._score(date, rows) for date in dates]
+        return Output(
+            torch.cat([o.score for o in outputs]),
+            torch.cat([o.quantiles for o in outputs]),
+            Forecast(*(torch.cat([getattr(o.forecast, n) for o in outputs]) for n in ("main", "mean", "scale"))),
+            {name: torch.stack([o.diagnostics[name] for o in outputs]).mean() for name in outputs[0].diagnostics},
+        )
+
+    def _score(self, block: Block, rows: tuple[Tensor, ...]) -> Output:
+        y = self._encode(block, rows)  # [m, hidden]
         has_graph = self.uses_graph and block.edge_index.shape[1] > 0
         g = self.graph(y, block.edge_index, block.edge_attr) if has_graph else None
         c, diagnostics = self.fusion(y, g)
@@ -121,17 +150,18 @@ class ATFTGATFAN(nn.Module):
         day, stock = block.pairs[:, 0] + self.config.sequence_length - 1, block.pairs[:, 1]
         return block.x[day, stock].float()
 
-    def _encode(self, block: Block) -> Tensor:
-        """Every pair's window as one vector [m, hidden]."""
-        x = block.x.flatten(0, 1).float()  # [S n, F]
+    def _row_codes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x [rows, F] -> what windows share of a row: its finished code, or the three parts that they complete."""
         plain, weights = self.selection.row_sums(x)
         own = x[:, self.selection.spectral]
         # Shut gates make the windows share these values too. A training step still goes the long way: the gates
         # need their gradient.
         if not self.uses_adaptive_norm or (not torch.is_grad_enabled() and self.adaptive_norm.closed()):
-            shared: tuple[Tensor, ...] = (self.selection.codes(plain, weights, own),)
-        else:
-            shared = (plain, weights, own)
+            return (self.selection.codes(plain, weights, own),)
+        return plain, weights, own
+
+    def _encode(self, block: Block, shared: tuple[Tensor, ...]) -> Tensor:
+        """Every pair's window as one vector [m, hidden], from the codes of the block's rows."""
         observed = block.observed.flatten()
         rows, size = self._window_rows(block), self.config.pair_chunk or block.pairs.shape[0]
         parts = []

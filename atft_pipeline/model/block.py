@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,19 @@ class Block:
     """[2, E] int64: source and target node; self-loops are the graph builder's."""
     edge_attr: Tensor = field(default_factory=lambda: torch.zeros(0, 3))
     """[E, edge_dim]: signed correlation, same sector, same market."""
+
+    def on_date(self, day: int) -> Block:
+        """The pairs of one day alone, over the same rows."""
+        mine = self.pairs[:, 0] == day
+        edges = mine[self.edge_index[0]]
+        place = mine.cumsum(0) - 1
+        return replace(
+            self,
+            pairs=self.pairs[mine],
+            sector=self.sector[mine],
+            edge_index=place[self.edge_index[:, edges]],
+            edge_attr=self.edge_attr[edges],
+        )
 
     def to(self, device: torch.device | str) -> Block:
         """The same block on another device."""

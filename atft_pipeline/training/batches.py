@@ -81,15 +81,20 @@ class BlockSource:
         """[T, N]: stocks that are scored and may be traded."""
         return self.eligible & self.panel.tradable
 
-    def batch(self, days: Days, *, with_graph: bool, targets: Targets | None = None) -> Batch | None:
-        """The block of `days`; None when no stock has a valid window on any of them."""
+    def batch(
+        self, days: Days, *, with_graph: bool, targets: Targets | None = None, all_observed: bool = False
+    ) -> Batch | None:
+        """The block of `days`; None when no stock has a valid window on any of them.
+
+        It holds the stocks that are scored or, with `all_observed`, all that are observed on any of its rows.
+        """
         span = slice(days.first, days.first + days.count)
-        eligible = self.eligible[span]
-        columns = np.flatnonzero(eligible.any(axis=0))
-        if not len(columns):
-            return None
-        pairs = np.argwhere(eligible[:, columns])
         rows = slice(days.first - self.length + 1, days.first + days.count)
+        eligible = self.eligible[span]
+        if not eligible.any():
+            return None
+        columns = np.flatnonzero((self.panel.row_ok[rows] if all_observed else eligible).any(axis=0))
+        pairs = np.argwhere(eligible[:, columns])
         chosen = torch.from_numpy(columns)
         x = self._x[rows].index_select(1, chosen.to(self._x.device))
         sector = self.panel.sector[span][pairs[:, 0], columns[pairs[:, 1]]]
@@ -105,10 +110,11 @@ class BlockSource:
         return Batch(days, block.to(self.device), columns, found)
 
     def batches(
-        self, blocks: Sequence[Days], *, with_graph: bool, targets: Targets | None = None, prefetch: bool = False
-    ) -> Iterator[Batch]:
+        self, blocks: Sequence[Days], *, with_graph: bool, targets: Targets | None = None, prefetch: bool = False,
+        all_observed: bool = False,
+    ) -> Iterator[Batch]:  # fmt: skip
         """The batches of `blocks` in order, empty ones left out; `prefetch` prepares the next one in a thread."""
-        made = (self.batch(days, with_graph=with_graph, targets=targets) for days in blocks)
+        made = (self.batch(days, with_graph=with_graph, targets=targets, all_observed=all_observed) for days in blocks)
         for batch in _ahead(made) if prefetch else made:
             if batch is not None:
                 yield batch

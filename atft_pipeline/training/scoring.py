@@ -23,7 +23,8 @@ def score_dates(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
     """Scores [len(dates), N, H] and quantiles [len(dates), N, H, Q]; NaN where a stock has no valid window.
 
-    `model.eval()` throughout, all dates in order; the training mode is restored afterwards.
+    `model.eval()` throughout, all dates in order; the training mode is restored afterwards. A score is bit-equal
+    whatever comes after its date, and whatever the blocks.
     """
     stocks, horizons, levels = len(source.panel.codes), len(model.config.horizons), len(model.config.quantiles)
     scores = np.full((len(dates), stocks, horizons), np.nan, np.float32)
@@ -31,10 +32,10 @@ def score_dates(
     was_training = model.training
     model.eval()
     try:
-        for batch in source.batches(cut(dates, dates_per_block), with_graph=model.uses_graph):
+        for batch in source.batches(cut(dates, dates_per_block), with_graph=model.uses_graph, all_observed=True):
             if progress is not None:
                 progress()
-            output = model(batch.block)
+            output = model.score_each_date(batch.block)
             pairs = batch.block.pairs.cpu().numpy()
             place = pairs[:, 0] + batch.days.first - dates.start, batch.columns[pairs[:, 1]]
             scores[place] = output.score.float().cpu().numpy()
