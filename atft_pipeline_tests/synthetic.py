@@ -6,7 +6,7 @@ Fast (vectorised, well under a second) and good for properties. It has no plante
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -35,6 +35,7 @@ class Frames:
     master: pl.DataFrame
     bars: pl.DataFrame
     topix: pl.DataFrame
+    indices: pl.DataFrame
     investor_types: pl.DataFrame
     fin_summary: pl.DataFrame
 
@@ -43,12 +44,19 @@ class Frames:
         """Trading days that have bars."""
         return self.bars["Date"].unique().sort().to_list()
 
+    @property
+    def events(self) -> dict[str, pl.DataFrame]:
+        """The tables that groups read beside the panel, by the names of the lake."""
+        beside = ("calendar", "master", "bars")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+
     def until(self, last: date) -> Frames:
         """What was published by the close of `last`; the calendar is known ahead and stays whole."""
         day = {
             "master": "Date",
             "bars": "Date",
             "topix": "Date",
+            "indices": "Date",
             "investor_types": "PubDate",
             "fin_summary": "DiscDate",
         }
@@ -82,6 +90,7 @@ def market(codes: int = 130, days: int = 330, seed: int = 1) -> Frames:
         _typed("master", {**key, **_listing(columns, codes)}),
         _typed("bars_daily", bars.to_dict(as_series=True)),
         _topix(rng, dates),
+        _indices(np.random.default_rng([seed, 1]), dates),
         _investor_types(rng, dates),
         _fin_summary(rng, names, dates),
     )
@@ -152,6 +161,16 @@ def _topix(rng: np.random.Generator, dates: list[date]) -> pl.DataFrame:
     open_ = close * np.exp(rng.normal(0, 0.004, len(dates)))
     high, low = np.maximum(open_, close) * 1.004, np.minimum(open_, close) * 0.996
     return _typed("topix", {"Date": dates, "O": open_, "H": high, "L": low, "C": close})
+
+
+def _indices(rng: np.random.Generator, dates: list[date]) -> pl.DataFrame:
+    """The 33 sector indices, 0040 to 0060, and the six style and size indices that groups read."""
+    codes = ("0028", "002D", "0070", "0075", "8100", "8200", *(f"{0x40 + n:04X}" for n in range(33)))
+    shape = (len(dates), len(codes))
+    ret = rng.normal(0, 0.008, (len(dates), 1)) + rng.normal(0, 0.006, shape)
+    close = 1500 * np.exp(np.cumsum(ret, axis=0))
+    key = {"Date": np.repeat(np.array(dates), len(codes)).tolist(), "Code": list(codes) * len(dates)}
+    return _typed("indices", {**key, **{name: close.ravel() for name in "OHLC"}})
 
 
 def _investor_types(rng: np.random.Generator, dates: list[date]) -> pl.DataFrame:

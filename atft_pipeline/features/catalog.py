@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atft_pipeline.features import (
+    breadth,
     calendar,
     events,
+    exposure,
     flow,
     liquidity,
     market,
@@ -44,6 +46,8 @@ GROUPS: tuple[Group, ...] = (
     calendar.GROUP,
     ranks.GROUP,
     market.GROUP,
+    exposure.GROUP,
+    breadth.GROUP,
     sector.GROUP,
     flow.GROUP,
     statements.GROUP,
@@ -58,7 +62,7 @@ _STANDARD = (*_LIGHT, "indices")
 PLAN_TABLES = {"free": _FREE, "light": _LIGHT, "standard": _STANDARD, "premium": _STANDARD}
 """The raw tables that each J-Quants plan delivers and this project reads."""
 
-MARKET_WIDE_GROUPS = frozenset({"cal", "mkt"})
+MARKET_WIDE_GROUPS = frozenset({"cal", "mkt", "idx"})
 """Groups whose columns have one value per date."""
 
 WARM_UP_DAYS = 400

@@ -15,11 +15,12 @@ from atft_pipeline.features import catalog, liquidity, technical, volatility
 from atft_pipeline.features.group import Inputs, compute_group
 from atft_pipeline.panel.operators import ts_cov, ts_ema, ts_var
 from atft_pipeline.panel.panel import build_panel
+from atft_pipeline_tests.features.plain_exposure import breadth_columns, exposure_columns
 from atft_pipeline_tests.features.plain_formulas import Columns, Market, base_columns
 from atft_pipeline_tests.features.plain_market import market_columns, sector_columns
 from atft_pipeline_tests.synthetic import Frames, market
 
-GROUPS = [group for group in catalog.GROUPS if group.tier == "base" or group.name in ("mkt", "sec")]
+GROUPS = [group for group in catalog.GROUPS if group.tier == "base" or group.name in ("mkt", "mb", "idx", "sec")]
 NAMES = [column.name for group in GROUPS for column in group.columns]
 Both = tuple[dict[str, NDArray[np.float32]], Columns]
 Fault = Callable[..., NDArray[np.float64]]
@@ -56,19 +57,20 @@ def awkward_market() -> Frames:
 def both() -> Both:
     """Every column as the project computes it, and as plain formulas give it."""
     frames = awkward_market()
-    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {"topix": frames.topix})
+    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), frames.events)
     ours = {name: values for group in GROUPS for name, values in compute_group(group, inputs).items()}
     plain_market = Market(frames)
     plain, index = base_columns(plain_market), market_columns(frames)
     with np.errstate(all="ignore"):
-        plain |= index | sector_columns(plain_market, plain, index)
+        exposure, sector = (columns(plain_market, plain, index) for columns in (exposure_columns, sector_columns))
+        plain |= index | exposure | breadth_columns(plain_market, frames, index) | sector
     return ours, {name: np.where(plain_market.listed, values, np.nan) for name, values in plain.items()}
 
 
 def test_the_second_writing_covers_the_contract(both: Both) -> None:
     ours, plain = both
     assert list(plain) == list(ours) == NAMES
-    assert len(NAMES) == 147
+    assert len(NAMES) == 99 + 22 + 12 + 14 + 26
 
 
 def assert_same(ours: NDArray[np.float32], plain: NDArray[np.float64]) -> None:
@@ -97,7 +99,7 @@ def test_a_wrong_smoothing_degree_or_minimum_is_noticed(
 ) -> None:
     monkeypatch.setattr(module, operator, fault)
     frames = awkward_market()
-    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), {"topix": frames.topix})
+    inputs = Inputs(build_panel(frames.calendar, frames.master, frames.bars), frames.events)
     differing = set()
     for name, values in compute_group(module.GROUP, inputs).items():
         try:

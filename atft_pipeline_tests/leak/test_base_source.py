@@ -16,8 +16,8 @@ PANEL = sorted(Path(atft_pipeline.panel.__path__[0]).glob("*.py"))
 SHIFTS = {"shift", "ts_lag", "lag", "roll", "diff", "pct_change"}
 FORWARD = {"lead", "ts_lead", "shift_and_fill_next", "backward_fill", "bfill"}
 LABEL_PREFIXES = ("target_", "feat_ret_", "fwd_", "label_")
-DECLARES_LABELS = {"catalog.py"}
-"""The catalogue declares the label columns of the dataset; it computes nothing."""
+DECLARES_LABELS = {"catalog.py", "reference.py"}
+"""The catalogue declares the label columns of the dataset and the reference explains them; neither computes."""
 
 
 def forward_looks(source: str, name: str = "") -> Iterator[str]:
