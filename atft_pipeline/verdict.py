@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["error", "warn"]
+"""`error`: what follows would be wrong, so it must not run. `warn`: odd, worth a look, and harmless to what follows."""
 
 
 class ContractBroken(Exception):
@@ -22,6 +26,8 @@ class Verdict:
     want: float
     message: str
     details: Mapping[str, object] = field(default_factory=dict)
+    severity: Severity = "error"
+    """How bad it is when it did not pass."""
 
     def require(self) -> Verdict:
         """Return self, or raise `ContractBroken` with the message."""

@@ -31,10 +31,14 @@ def verdict_check(
     return check
 
 
-def check_result(verdict: Verdict) -> dg.AssetCheckResult:
+def check_result(verdict: Verdict, name: str | None = None) -> dg.AssetCheckResult:
+    """`name` is needed where one function reports several checks."""
     metadata: dict[str, Any] = {"got": float(verdict.got), "want": float(verdict.want)}
     metadata |= {key: plain(value) for key, value in verdict.details.items()}
-    return dg.AssetCheckResult(passed=verdict.passed, description=verdict.message, metadata=metadata)
+    severity = dg.AssetCheckSeverity.WARN if verdict.severity == "warn" else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        passed=verdict.passed, description=verdict.message, metadata=metadata, severity=severity, check_name=name
+    )
 
 
 def plain(value: object) -> Any:

@@ -1,35 +1,40 @@
-"""The checks of the raw tables: keys, schema, completeness."""
+"""The checks of the raw tables: one function per table reads its months once and reports all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from datetime import datetime
 
 import dagster as dg
 
-from atft_pipeline.defs.checks import verdict_check
+from atft_pipeline.defs.checks import check_result
 from atft_pipeline.defs.partitions import MONTHS, month_of
 from atft_pipeline.defs.raw import PLAN_TABLES
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
+from atft_pipeline.jquants.checks.judge import checks_of, judge_table
+from atft_pipeline.jquants.checks.publication import TOKYO
 from atft_pipeline.jquants.table import Table
-from atft_pipeline.verdict import Verdict
 
 
-def _checks(table: Table) -> list[dg.AssetChecksDefinition]:
-    def judged(judge: Callable[..., Verdict]) -> Callable[[Pipeline], Verdict]:
-        def run(pipeline: Pipeline) -> Verdict:
-            return judge(pipeline.lake, table, _present(pipeline, table))
-
-        run.__doc__ = judge.__doc__
-        return run
-
+def table_checks(table: Table) -> dg.AssetChecksDefinition:
+    """All checks of one table as one step: a step of its own for each would cost more than the checks."""
     key = dg.AssetKey(["raw", table.name])
-    return [
-        verdict_check(key, "keys_unique", judged(check_keys)),
-        verdict_check(key, "schema_as_declared", judged(check_schema)),
-        verdict_check(key, "complete", judged(check_completeness)),
+    specs = [
+        dg.AssetCheckSpec(check.name, asset=key, blocking=check.blocking, description=check.description)
+        for check in checks_of(table)
     ]
 
+    @dg.multi_asset_check(name=f"raw_{table.name}_checks", specs=specs)
+    def judge(pipeline: Pipeline) -> Iterator[dg.AssetCheckResult]:
+        now = datetime.now(TOKYO)
+        verdicts = judge_table(
+            pipeline.lake, table, present_months(pipeline, table), now=now, end=pipeline.settings.end
+        )
+        for name, verdict in verdicts.items():
+            yield check_result(verdict, name)
 
-def _present(pipeline: Pipeline, table: Table) -> Sequence[str]:
+    return judge
+
+
+def present_months(pipeline: Pipeline, table: Table) -> list[str]:
     """Months to judge: from the oldest stored one to the newest, so that a hole inside the history is a failure."""
     stored = {path.stem for path in (pipeline.lake / "raw" / table.name).glob("*.parquet")}
     months = [month_of(key) for key in MONTHS.get_partition_keys()]
@@ -38,4 +43,4 @@ def _present(pipeline: Pipeline, table: Table) -> Sequence[str]:
     return months[first : last + 1]
 
 
-RAW_CHECKS: list[dg.AssetChecksDefinition] = [check for table in PLAN_TABLES for check in _checks(table)]
+RAW_CHECKS: list[dg.AssetChecksDefinition] = [table_checks(table) for table in PLAN_TABLES]
