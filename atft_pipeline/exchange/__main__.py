@@ -15,8 +15,9 @@ import time
 from datetime import date
 from pathlib import Path
 
-from atft_pipeline.exchange.faults import FaultSyntaxError, parse_fault
-from atft_pipeline.exchange.plans import PLANS
+from atft_pipeline.exchange import faults, revisions
+from atft_pipeline.exchange.clock import ClockError, parse_moment
+from atft_pipeline.exchange.plans import PLANS, parse_burst
 from atft_pipeline.exchange.process import KEY_VARIABLE, PARENT_VARIABLE, READY, ensure_market, read_market
 from atft_pipeline.exchange.server import PREFIX, bind, create_app, make_server
 from atft_pipeline.exchange.tables import MarketError
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _generate(options) if options.command == "generate" else _serve(options)
-    except (MarketError, FaultSyntaxError, OSError) as error:
+    except (MarketError, ClockError, faults.FaultSyntaxError, revisions.RevisionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -39,7 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m atft_pipeline.exchange", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     generate = commands.add_parser("generate", help="write the simulated market")
-    serve = commands.add_parser("serve", help="serve it as J-Quants API v2, generating it first if it is absent")
+    serve = commands.add_parser(
+        "serve",
+        help="serve it as J-Quants API v2, generating it first if it is absent",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_switches(),
+    )
     default_market = default_data_dir() / "simulated" / "market"
     generate.add_argument("--out", type=Path, default=default_market, help="market folder (default: %(default)s)")
     serve.add_argument("--market", type=Path, default=default_market, help="market folder (default: %(default)s)")
@@ -54,9 +60,30 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8765, help="0 takes a free port (default: %(default)s)")
     serve.add_argument("--page-rows", type=int, default=1500, help="rows per page (default: %(default)s)")
     serve.add_argument("--requests-per-minute", type=int, help="instead of the plan's own limit")
-    serve.add_argument("--fault", action="append", default=[], metavar="KIND:TABLE[:OPTION=VALUE...]")
+    serve.add_argument(
+        "--burst", type=parse_burst, metavar="N[/SECONDS]", help="lock out who sends more (default: off)"
+    )
+    serve.add_argument(
+        "--today", type=parse_moment, metavar="DATE[THH:MM]", help="exchange time, Tokyo (default: after everything)"
+    )
+    serve.add_argument("--fault", action="append", default=[], metavar="KIND:TABLE[:OPTION=VALUE...]", help="see below")
+    serve.add_argument(
+        "--revision", action="append", default=[], metavar="KIND:TABLE:since=TIME:date=DATE[...]", help="see below"
+    )
+    serve.add_argument("--revisions", type=Path, metavar="FILE", help="a JSON list of revisions")
     serve.add_argument("--access-log", action="store_true", help="one line per request, without headers")
     return parser
+
+
+def _switches() -> str:
+    """The kinds of faults and revisions, for the help text."""
+    lines = ["faults (options of all: date, code, page, times, after, since, until; TABLE * is every table):"]
+    for name, kind in faults.KINDS.items():
+        options = f" [{', '.join(kind.options)}]" if kind.options else ""
+        lines.append(f"  {name:13} {kind.does}{options}")
+    lines += ["", "revisions (since: exchange time; options: code, column, factor, value, COLUMN=value):"]
+    lines += [f"  {name:13} {does}" for name, does in revisions.KINDS.items()]
+    return "\n".join(lines)
 
 
 def _given_size(options: argparse.Namespace) -> dict[str, int | date | str]:
@@ -74,7 +101,9 @@ def _serve(options: argparse.Namespace) -> int:
     if options.access_log:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     _die_with_parent(int(os.environ.get(PARENT_VARIABLE, "0")))
-    faults = [parse_fault(text) for text in options.fault]
+    switched = [faults.parse_fault(text) for text in options.fault]
+    revised = [revisions.parse_revision(text) for text in options.revision]
+    revised += revisions.read_revisions(options.revisions) if options.revisions else []
     given = _given_size(options)
     present = read_market(options.market)
     if present is None:
@@ -93,9 +122,12 @@ def _serve(options: argparse.Namespace) -> int:
             options.market,
             plan=options.plan,
             api_keys={key},
-            faults=faults,
+            faults=switched,
             requests_per_minute=options.requests_per_minute,
             page_rows=options.page_rows,
+            burst=options.burst,
+            now=options.today,
+            revisions=revised,
         )
         listener = bind(options.host, options.port)
         if key_file:

@@ -1,41 +1,68 @@
-"""Switchable misbehaviour of the exchange: how a fault is written, which requests it hits, what it does to the rows.
+"""Switchable misbehaviour of the exchange: how a fault is written and which requests it hits.
 
 A fault is written `kind:table[:option=value...]`, for example `429:bars_daily:date=2024-05-10:times=2:retry_after=1`;
-`*` is every table. How a broken reply goes over the wire is in `replies.py`.
+`*` is every table. What a fault does to rows is in `distortions.py`, how a broken reply goes over the wire in
+`replies.py`; docs/reliability.md lists them all.
 """
 
 from __future__ import annotations
 
-import math
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import date
+from datetime import date, datetime
 
-import polars as pl
-
-from atft_pipeline.exchange.endpoints import TABLES, Endpoint
+from atft_pipeline.exchange.clock import parse_moment
+from atft_pipeline.exchange.endpoints import TABLES
+from atft_pipeline.exchange.plans import Recent
 from atft_pipeline.exchange.tables import Query
 
-_SELECTORS = ("date", "code", "page", "times", "after")
-KINDS: dict[str, tuple[str, ...]] = {
-    "429": ("retry_after",),
-    "500": ("retry_after",),
-    "503": ("retry_after",),
-    "truncate": (),
-    "malformed": (),
-    "null": (),
-    "endless": ("mode",),
-    "drop_column": ("column",),
-    "extra_column": ("column",),
-    "retype": ("column",),
-    "slow": ("seconds",),
-    "reset": (),
-    "duplicate": ("rows",),
-    "all_null": (),
-    "partial": ("share",),
+_SELECTORS = ("date", "code", "page", "times", "after", "since", "until")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of fault does, in words, and its own options beside the selectors."""
+
+    does: str
+    options: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """Default of the option seconds."""
+
+
+_OPTION = re.compile(r":(?=[a-z])")
+"""A colon inside a time is followed by a digit."""
+
+KINDS: dict[str, Kind] = {
+    "400": Kind("the date is outside the plan: 400 that names the covered dates"),
+    "403": Kind("the endpoint is outside the plan"),
+    "413": Kind("the answer is too large"),
+    "429": Kind("rate limit exceeded, with Retry-After where retry_after is given", ("retry_after",)),
+    "500": Kind("unexpected error; times=N makes a burst", ("retry_after",)),
+    "503": Kind("service unavailable; times=N makes a burst", ("retry_after",)),
+    "lockout": Kind("429, and every request of the key to any table is 429 for so long", ("seconds",), 300.0),
+    "burst": Kind("a lockout as soon as more than requests arrive within seconds", ("requests", "seconds"), 12.0),
+    "210": Kind("HTTP 210, no content: body=empty sends nothing, body=data an empty list", ("body",)),
+    "slow": Kind("the reply comes whole, but after seconds (the official client gives up at 30)", ("seconds",), 35.0),
+    "reset": Kind("no reply, TCP RST"),
+    "truncate": Kind("the connection ends in the middle of the body"),
+    "malformed": Kind("half of the JSON, with a matching length"),
+    "null": Kind('{"data":null}'),
+    "text": Kind('{"data":"x"}'),
+    "array": Kind("the rows as a bare JSON array, without the envelope"),
+    "object": Kind("an empty object, {}"),
+    "endless": Kind("a pagination key on every page: mode=repeat the same, mode=change a new one", ("mode",)),
+    "duplicate": Kind("the last rows of a page come again on the next", ("rows",)),
+    "drop_column": Kind("a column is missing", ("column",)),
+    "extra_column": Kind("a column nobody declared", ("column",)),
+    "retype": Kind("numbers as text, or text that reads as numbers as numbers", ("column",)),
+    "all_null": Kind("every value but the keys is null"),
+    "partial": Kind("only a share of the rows is out yet; times=N or until=TIME ends it", ("share",)),
+    "late": Kind("the rows of date are not out yet; until=TIME says when they appear"),
+    "split": Kind("a split of code on date, announced late: rewrites its whole adjusted history", ("factor",)),
 }
-"""Kind -> its own options, beside the selectors date, code, page, times and after."""
+"""Kind -> what it does."""
 
 
 class FaultSyntaxError(ValueError):
@@ -62,14 +89,24 @@ class Fault:
     """Seconds in the Retry-After header; None: no header."""
     column: str | None = None
     """drop_column and extra_column: the column. retype: the column, or None for every value column."""
-    seconds: float = 35.0
-    """slow: delay before the reply."""
+    seconds: float | None = None
+    """slow: delay before the reply. lockout: its length. burst: the window. None: the kind's own default."""
     mode: str = "repeat"
     """endless: `repeat` the same pagination key or `change` it every time."""
     rows: int = 1
     """duplicate: how many rows of this page come again on the next."""
     share: float = 0.5
     """partial: the share of the rows that is already published."""
+    requests: int = 30
+    """burst: how many are still tolerated within `seconds`."""
+    body: str = "empty"
+    """210: `empty`, or `data` for an empty list."""
+    factor: float = 0.5
+    """split: the adjustment factor."""
+    since: datetime | None = None
+    """Exchange time from which the fault acts; None: always."""
+    until: datetime | None = None
+    """Exchange time at which it ends; an exchange without a clock is past every time."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -82,19 +119,32 @@ class Fault:
             raise FaultSyntaxError(f"fault {self.kind}: mode is {self.mode!r}; use repeat or change")
         if not 0 <= self.share < 1:
             raise FaultSyntaxError(f"fault {self.kind}: share is {self.share}; it must be in [0, 1)")
-        if self.rows < 1:
+        if min(self.rows, self.requests) < 1:
             raise FaultSyntaxError(f"fault {self.kind}: rows is {self.rows}; it must be at least 1")
+        if self.body not in ("empty", "data"):
+            raise FaultSyntaxError(f"fault {self.kind}: body is {self.body!r}; use empty or data")
+        if self.kind == "split" and (self.table != "bars_daily" or not (self.date and self.code)):
+            raise FaultSyntaxError("fault split needs the table bars_daily, code=CODE and date=EX-DATE")
+
+    @property
+    def duration(self) -> float:
+        """`seconds`, or the kind's default."""
+        return KINDS[self.kind].seconds if self.seconds is None else self.seconds
 
     def __str__(self) -> str:
         """The text that `parse_fault` reads back."""
-        options = [
-            f"{f.name}={getattr(self, f.name)}"
-            for f in fields(self)
-            if f.name not in ("kind", "table") and getattr(self, f.name) != f.default
-        ]
+        given = {f.name: getattr(self, f.name) for f in fields(self)[2:] if getattr(self, f.name) != f.default}
+        options = [f"{k}={v.isoformat() if isinstance(v, datetime) else v}" for k, v in given.items()]
         return ":".join([self.kind, self.table, *options])
 
+    def acts(self, now: datetime | None) -> bool:
+        """Whether the exchange time `now` (None: after everything) lies in [since, until)."""
+        begun = self.since is None or now is None or now >= self.since
+        return begun and (self.until is None or (now is not None and now < self.until))
+
     def matches(self, table: str, query: Query, page: int) -> bool:
+        if self.kind == "split":  # date and code name the split; every answer with rows of that issue shows it
+            return self.table == table
         return (
             self.table in ("*", table)
             and (self.date is None or query.touches(self.date))
@@ -106,10 +156,10 @@ class Fault:
 def parse_fault(text: str) -> Fault:
     """Read `kind:table[:option=value...]`. Raises `FaultSyntaxError`."""
     kind, _, rest = text.partition(":")
-    table, *options = rest.split(":") if rest else ["*"]
+    table, *options = _OPTION.split(rest) if rest else ["*"]
     if kind not in KINDS:
         raise FaultSyntaxError(f"fault {text!r}: unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    allowed = _SELECTORS + KINDS[kind]
+    allowed = _SELECTORS + KINDS[kind].options
     values: dict[str, object] = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -123,9 +173,11 @@ def _convert(text: str, name: str, value: str) -> object:
     try:
         if name == "date":
             return date.fromisoformat(value)
-        if name in ("page", "times", "after", "retry_after", "rows"):
+        if name in ("since", "until"):
+            return parse_moment(value)
+        if name in ("page", "times", "after", "retry_after", "rows", "requests"):
             return int(value)
-        return float(value) if name in ("seconds", "share") else value
+        return float(value) if name in ("seconds", "share", "factor") else value
     except ValueError:
         raise FaultSyntaxError(f"fault {text!r}: {name} cannot be {value!r}") from None
 
@@ -137,6 +189,7 @@ class FaultBoard:
         self._mutex = threading.Lock()
         self._faults: list[Fault] = []
         self._met: list[int] = []
+        self._recent: list[Recent] = []
         self.replace(faults)
 
     def replace(self, faults: Iterable[Fault]) -> None:
@@ -144,53 +197,23 @@ class FaultBoard:
         with self._mutex:
             self._faults = list(faults)
             self._met = [0] * len(self._faults)
+            self._recent = [Recent(fault.duration) for fault in self._faults]
 
-    def take(self, table: str, query: Query, page: int) -> list[Fault]:
-        """Faults that hit this request; counts it for every fault that it matches."""
+    def take(self, table: str, query: Query, page: int, now: datetime | None, seconds: float) -> list[Fault]:
+        """Faults that hit this request, at exchange time `now` and second `seconds` of a clock that never goes back.
+
+        Counts the request for every fault that it matches.
+        """
         hit = []
         with self._mutex:
             for at, fault in enumerate(self._faults):
-                if not fault.matches(table, query, page):
+                if not fault.acts(now) or not fault.matches(table, query, page):
                     continue
                 self._met[at] += 1
-                if self._met[at] > fault.after and (fault.times is None or self._met[at] <= fault.after + fault.times):
+                if self._met[at] <= fault.after:
+                    continue
+                if fault.kind == "burst" and self._recent[at].add(seconds) <= fault.requests:
+                    continue
+                if fault.times is None or self._met[at] <= fault.after + fault.times:
                     hit.append(fault)
         return hit
-
-
-def distort_answer(rows: pl.DataFrame, faults: Iterable[Fault]) -> pl.DataFrame:
-    """Apply the faults that concern the whole answer, before it is cut into pages."""
-    for fault in faults:
-        if fault.kind == "partial":
-            rows = rows.head(math.floor(rows.height * fault.share))
-    return rows
-
-
-def distort_page(page: pl.DataFrame, endpoint: Endpoint, faults: Iterable[Fault]) -> pl.DataFrame:
-    """Apply the faults that concern one page's columns and values."""
-    for fault in faults:
-        if fault.kind == "drop_column":
-            page = page.drop(str(fault.column), strict=False)
-        elif fault.kind == "extra_column":
-            page = page.with_columns(pl.lit("extra").alias(str(fault.column)))
-        elif fault.kind == "all_null":
-            values = [column for column in page.columns if column not in endpoint.keys]
-            page = page.with_columns(pl.lit(None, page.schema[column]).alias(column) for column in values)
-        elif fault.kind == "retype":
-            page = page.with_columns(_retyped(page, endpoint, fault.column))
-    return page
-
-
-def _retyped(page: pl.DataFrame, endpoint: Endpoint, column: str | None) -> list[pl.Series]:
-    """Numbers become strings; where there are none, strings that all read as numbers become numbers ("" is null)."""
-    names = [name for name in page.columns if name not in endpoint.keys and column in (None, name)]
-    numbers = [page[name].cast(pl.String) for name in names if page.schema[name].is_numeric()]
-    if numbers:
-        return numbers
-    flipped = []
-    for name in names:
-        text = page[name].cast(pl.String)
-        number = text.replace("", None).cast(pl.Float64, strict=False)
-        if number.count() and number.count() == text.replace("", None).count():
-            flipped.append(number)
-    return flipped

@@ -18,7 +18,8 @@ LOCKOUT_SECONDS = 300.0
 LOCKOUT_SHARE = 0.25
 """Refused requests inside one window, as a share of the limit, that count as a significant excess (at least 5)."""
 STATEMENTS_PER_MINUTE = 60
-"""`/fins/summary` has its own cap on every plan."""
+"""`/fins/summary` and `/fins/details` each have this cap of their own on every plan."""
+OWN_BUCKETS = frozenset({"fin_summary", "fin_details"})
 
 _FREE = frozenset({"calendar", "master", "bars_daily", "fin_summary"})
 _LIGHT = _FREE | {"topix", "investor_types"}
@@ -80,22 +81,68 @@ def years_before(day: date, years: int) -> date:
         return day.replace(year=day.year - years, day=28)
 
 
+GENERAL = "general"
+"""The bucket of every table that has none of its own."""
+
+
+def bucket_of(table: str) -> str:
+    """The rate bucket that counts requests to `table`."""
+    return table if table in OWN_BUCKETS else GENERAL
+
+
+@dataclass(frozen=True)
+class Burst:
+    """More than `requests` within `seconds` lock the key out, even where the limit per minute is kept."""
+
+    requests: int = 30
+    seconds: float = 12.0
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.seconds <= 0:
+            raise ValueError(f"a burst rule needs at least 1 request and more than 0 seconds, not {self}")
+
+    def __str__(self) -> str:
+        """The text that `parse_burst` reads back."""
+        return f"{self.requests}/{self.seconds}"
+
+
+def parse_burst(text: str) -> Burst:
+    """Read `REQUESTS` or `REQUESTS/SECONDS`. Raises `ValueError`."""
+    requests, slash, seconds = text.partition("/")
+    return Burst(int(requests), float(seconds)) if slash else Burst(int(requests))
+
+
+class Recent:
+    """Times of the last `seconds`, oldest first; times must not go back."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._times: deque[float] = deque()
+
+    def add(self, now: float) -> int:
+        """Count one more and return how many lie in (now - seconds, now]."""
+        self._times.append(now)
+        return self.count(now)
+
+    def count(self, now: float) -> int:
+        """How many lie in (now - seconds, now]."""
+        while self._times and self._times[0] <= now - self._seconds:
+            self._times.popleft()
+        return len(self._times)
+
+
 @dataclass
 class _Bucket:
-    accepted: deque[float] = field(default_factory=deque)
-    refused: deque[float] = field(default_factory=deque)
-
-    def forget_before(self, moment: float) -> None:
-        for times in (self.accepted, self.refused):
-            while times and times[0] <= moment:
-                times.popleft()
+    accepted: Recent = field(default_factory=lambda: Recent(WINDOW_SECONDS))
+    refused: Recent = field(default_factory=lambda: Recent(WINDOW_SECONDS))
 
 
 class RateEmulator:
     """A sliding window of 60 s per key and bucket, with the lockout that follows a significant excess.
 
-    `/fins/summary` is counted in its own bucket. `requests_per_minute` replaces the plan's limit in both buckets, so
-    that a demonstration need not wait. `clock` returns seconds that never go back.
+    `/fins/summary` and `/fins/details` are counted in buckets of their own. `requests_per_minute` replaces the plan's
+    limit in every bucket, so that a demonstration need not wait. `burst` adds the rule that users met in the field;
+    the documents do not name it, so it is off by default. `clock` returns seconds that never go back.
     """
 
     def __init__(
@@ -103,29 +150,44 @@ class RateEmulator:
         plan: Plan,
         requests_per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        burst: Burst | None = None,
     ) -> None:
-        general = requests_per_minute or plan.requests_per_minute
-        statements = requests_per_minute or min(STATEMENTS_PER_MINUTE, plan.requests_per_minute)
-        self._limits = {"general": general, "fin_summary": statements}
+        self._general = requests_per_minute or plan.requests_per_minute
+        self._own = requests_per_minute or min(STATEMENTS_PER_MINUTE, plan.requests_per_minute)
         self._clock = clock
+        self._burst = burst
         self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._bursts: dict[str, Recent] = {}
         self._locked_until: dict[str, float] = {}
         self._mutex = threading.Lock()
 
+    def limit(self, bucket: str) -> int:
+        """Requests that `bucket` admits in any 60 s."""
+        return self._general if bucket == GENERAL else self._own
+
     def admit(self, key: str, table: str) -> bool:
         """Count one request of `key` to `table`; False means 429."""
-        name = "fin_summary" if table == "fin_summary" else "general"
+        name = bucket_of(table)
         with self._mutex:
             now = self._clock()
             if now < self._locked_until.get(key, float("-inf")):
                 return False
+            if (
+                self._burst
+                and self._bursts.setdefault(key, Recent(self._burst.seconds)).add(now) > self._burst.requests
+            ):
+                self._locked_until[key] = now + LOCKOUT_SECONDS
+                return False
             bucket = self._buckets.setdefault((key, name), _Bucket())
-            bucket.forget_before(now - WINDOW_SECONDS)
-            limit = self._limits[name]
-            if len(bucket.accepted) < limit:
-                bucket.accepted.append(now)
+            limit = self.limit(name)
+            if bucket.accepted.count(now) < limit:
+                bucket.accepted.add(now)
                 return True
-            bucket.refused.append(now)
-            if len(bucket.refused) >= max(5.0, LOCKOUT_SHARE * limit):
+            if bucket.refused.add(now) >= max(5.0, LOCKOUT_SHARE * limit):
                 self._locked_until[key] = now + LOCKOUT_SECONDS
             return False
+
+    def lock(self, key: str, seconds: float) -> None:
+        """Refuse everything of `key` for `seconds` from now."""
+        with self._mutex:
+            self._locked_until[key] = max(self._locked_until.get(key, float("-inf")), self._clock() + seconds)

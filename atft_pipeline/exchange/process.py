@@ -11,9 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +29,7 @@ READY = "exchange ready at "
 """What `serve` prints, followed by the base URL, once it accepts connections."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
+_CONTROL_SECONDS = 30.0
 _STDERR_TAIL = 2000
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,11 +56,16 @@ def running_exchange(
     faults: Sequence[object] = (),
     page_rows: int = 1500,
     api_key: str | None = None,
+    burst: object | None = None,
+    today: date | datetime | None = None,
+    revisions: Sequence[object] = (),
 ) -> Iterator[Exchange]:
     """Serve `market_dir` from a child process on a free loopback port for the length of the context.
 
-    `faults` are `Fault` objects or their text. The key (random by default) travels by environment only. On Linux the
-    child is killed with the *thread* that entered the context, so enter it in a thread that outlives it.
+    `faults`, `revisions` and `burst` are `Fault`, `Revision` and `Burst` objects or their text; `today` is the exchange
+    time (a date: its end; None: after everything), which `move_clock` changes later. The key (random by default)
+    travels by environment only. On Linux the child is killed with the *thread* that entered the context, so enter it in
+    a thread that outlives it.
     Raises `ExchangeStartError` when the child does not become ready.
     """
     if read_market(market_dir) is None:
@@ -75,8 +84,14 @@ def running_exchange(
     command += ["--port", "0", "--page-rows", str(page_rows)]
     if requests_per_minute is not None:
         command += ["--requests-per-minute", str(requests_per_minute)]
+    if burst is not None:
+        command += ["--burst", str(burst)]
+    if today is not None:
+        command += ["--today", today.isoformat()]
     for fault in faults:
         command += ["--fault", str(fault)]
+    for revision in revisions:
+        command += ["--revision", str(revision)]
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             command,
@@ -90,6 +105,33 @@ def running_exchange(
             yield Exchange(_wait_until_ready(child, errors, market_dir), key, child.pid)
         finally:
             _stop(child)
+
+
+def move_clock(exchange: Exchange, now: datetime | None) -> None:
+    """Put the exchange time of a running exchange to `now`, Tokyo time; None: after everything.
+
+    Raises `ValueError` with the exchange's own words when it cannot stand there.
+    """
+    order = json.dumps({"now": None if now is None else now.isoformat()}).encode()
+    _control(exchange, "clock", order)
+
+
+def traffic_report(exchange: Exchange, *, listed: bool = False) -> dict[str, object]:
+    """What a running exchange was asked so far; `listed` adds every single request."""
+    return _control(exchange, f"requests?list={int(listed)}")
+
+
+def _control(exchange: Exchange, what: str, order: bytes | None = None) -> dict[str, object]:
+    url = f"{exchange.base_url.removesuffix('/v2')}/_exchange/{what}"
+    request = urllib.request.Request(url, data=order, headers={"x-api-key": exchange.api_key})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
+    try:
+        with direct.open(request, timeout=_CONTROL_SECONDS) as reply:
+            answer: dict[str, object] = json.loads(reply.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            raise ValueError(json.loads(error.read())["message"]) from None
+    return answer
 
 
 def _child_environment(key: str) -> dict[str, str]:

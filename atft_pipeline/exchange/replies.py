@@ -45,6 +45,12 @@ def message_reply(status: int, message: str, retry_after: int | None = None) -> 
     return json_reply(json.dumps({"message": message}).encode(), status=status, retry_after=retry_after)
 
 
+def sent_bytes(response: Response) -> int:
+    """Size of the body that goes over the wire; a broken reply sends half of it, or nothing."""
+    size = len(bytes(response.body))
+    return size // 2 if isinstance(response, TruncatedReply) else size
+
+
 class TruncatedReply(Response):
     """Announces the whole body, sends half of it and closes the connection."""
 

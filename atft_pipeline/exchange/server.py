@@ -13,10 +13,9 @@ import json
 import logging
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -27,11 +26,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from atft_pipeline.exchange import replies
+from atft_pipeline.exchange.clock import ClockError, MarketClock, parse_moment
+from atft_pipeline.exchange.distortions import distort_answer, distort_page, late_splits
 from atft_pipeline.exchange.endpoints import ENDPOINTS, Endpoint
-from atft_pipeline.exchange.faults import Fault, FaultBoard, FaultSyntaxError, distort_answer, distort_page
+from atft_pipeline.exchange.faults import Fault, FaultBoard, FaultSyntaxError
 from atft_pipeline.exchange.pagination import Continuation, Page
-from atft_pipeline.exchange.plans import PLANS, Plan, RateEmulator
+from atft_pipeline.exchange.plans import (
+    GENERAL,
+    LOCKOUT_SECONDS,
+    OWN_BUCKETS,
+    PLANS,
+    Burst,
+    Plan,
+    RateEmulator,
+    bucket_of,
+)
+from atft_pipeline.exchange.revisions import Revision
 from atft_pipeline.exchange.tables import (
+    SUBSCRIPTION_MESSAGE,
     BadRequest,
     MarketError,
     Query,
@@ -39,33 +51,23 @@ from atft_pipeline.exchange.tables import (
     load_tables,
     parse_query,
 )
+from atft_pipeline.exchange.traffic import RequestRecord, Traffic
+from atft_pipeline.exchange.view import View
 
 PREFIX = "/v2"
 REQUESTS_PATH = "/_exchange/requests"
-_KEPT_REQUESTS = 100_000
-_MESSAGES = {
+CLOCK_PATH = "/_exchange/clock"
+OUTSIDE_PLAN = "This API is not available on your subscription."
+WRONG_KEY = "The incoming api key is invalid or expired."
+MESSAGES = {
+    403: OUTSIDE_PLAN,
+    413: "Response data is too large. Please specify parameters to reduce the acquired data range.",
     429: "Rate limit exceeded. Please try again later.",
     500: "Unexpected error. Please try again later.",
     503: "Service unavailable. Please try again later.",
 }
-
-
-@dataclass(frozen=True)
-class RequestRecord:
-    """One request under /v2, as the server saw and answered it. `table` is empty for an unknown path."""
-
-    table: str
-    path: str
-    params: dict[str, str]
-    page: int
-    status: int
-
-    @property
-    def date(self) -> str:
-        """The `date` parameter, else `from..to`, else empty."""
-        if "from" in self.params or "to" in self.params:
-            return self.params.get("date") or f"{self.params.get('from', '')}..{self.params.get('to', '')}"
-        return self.params.get("date", "")
+_BODIES = {"null": b'{"data":null}', "text": b'{"data":"x"}', "object": b"{}"}
+"""Fault -> the whole body that it sends."""
 
 
 class Exchange:
@@ -79,20 +81,36 @@ class Exchange:
         faults: Sequence[Fault],
         rates: RateEmulator,
         page_rows: int,
+        seconds: Callable[[], float],
+        now: datetime | None = None,
+        revisions: Sequence[Revision] = (),
     ) -> None:
-        about = (market_dir / "market.json").read_bytes()
-        self.today = date.fromisoformat(json.loads(about)["end"])
+        content = (market_dir / "market.json").read_bytes()
+        about = json.loads(content)
+        self.clock = MarketClock(date.fromisoformat(about["start"]), date.fromisoformat(about["end"]), now)
         self.plan = plan
-        self.window = plan.window(self.today)
         self.tables = load_tables(market_dir, plan)
+        self.view = View(self.tables, plan, self.clock, revisions)
         self.page_rows = page_rows
-        self.requests: deque[RequestRecord] = deque(maxlen=_KEPT_REQUESTS)
+        self.traffic = Traffic()
         self.rates = rates
         self.faults = FaultBoard()
         self.set_faults(faults)
+        self._seconds = seconds
+        self._started = seconds()
         self._keys = [key.encode() for key in api_keys]
-        self._continuation = Continuation(hashlib.sha256(about).digest())
+        self._continuation = Continuation(hashlib.sha256(content).digest())
         self._endless = 0
+
+    @property
+    def today(self) -> date:
+        """The day that the exchange stands at."""
+        return self.clock.today
+
+    @property
+    def requests(self) -> deque[RequestRecord]:
+        """The newest requests, in order."""
+        return self.traffic.requests
 
     def set_faults(self, faults: Sequence[Fault]) -> None:
         """Replace the faults in force. Raises `FaultSyntaxError` for a column that the table does not have."""
@@ -109,27 +127,40 @@ class Exchange:
         endpoint = None if prefix else ENDPOINTS.get(path)
         params = dict(request.query_params)
         page = self._continuation.page(path, params)
-        response = await self._respond(request, endpoint, params, page)
-        table = endpoint.table if endpoint else ""
-        number = page.number if page else 0
+        arrived = self._seconds()
+        key = request.headers.get("x-api-key", "")
+        refusal = self._refusal(key, endpoint, request.method)
+        bucket = "" if refusal or endpoint is None else bucket_of(endpoint.table)
+        if refusal or endpoint is None:
+            response = replies.message_reply(403, refusal)
+        else:
+            self.traffic.arrive(bucket, arrived)
+            response = await self._respond(request, key, endpoint, params, page)
         shown = {name: text for name, text in params.items() if name != "pagination_key"}
-        self.requests.append(RequestRecord(table, path, shown, number, response.status_code))
+        self.traffic.add(
+            RequestRecord(
+                endpoint.table if endpoint else "",
+                path,
+                shown,
+                page.number if page else 0,
+                response.status_code,
+                bucket,
+                round(arrived - self._started, 6),
+                replies.sent_bytes(response),
+            )
+        )
         return response
 
     async def _respond(
-        self, request: Request, endpoint: Endpoint | None, params: Mapping[str, str], page: Page | None
+        self, request: Request, key: str, endpoint: Endpoint, params: Mapping[str, str], page: Page | None
     ) -> Response:
-        key = request.headers.get("x-api-key", "")
-        refusal = self._refusal(key, endpoint, request.method)
-        if refusal:
-            return replies.message_reply(403, refusal)
-        assert endpoint is not None
         if not self.rates.admit(key, endpoint.table):
-            return replies.message_reply(429, _MESSAGES[429])
+            return replies.message_reply(429, MESSAGES[429])
         try:
             query = parse_query(endpoint, params)
-            faults = self.faults.take(endpoint.table, query, page.number if page else 1)
-            early = await _early_reply(faults)
+            number = page.number if page else 1
+            faults = self.faults.take(endpoint.table, query, number, self.clock.now, self._seconds())
+            early = await self._early_reply(key, faults)
             if early:
                 return early
             is_endless = any(fault.kind == "endless" for fault in faults)
@@ -147,9 +178,9 @@ class Exchange:
         if not key:
             return "The api key is required."
         if not self.knows(key):
-            return "The incoming api key is invalid or expired."
+            return WRONG_KEY
         if endpoint.table not in self.plan.tables:
-            return "This API is not available on your subscription."
+            return OUTSIDE_PLAN
         return ""
 
     def knows(self, key: str) -> bool:
@@ -159,9 +190,9 @@ class Exchange:
         self, served: ServedTable, query: Query, params: Mapping[str, str], page: Page, faults: Sequence[Fault]
     ) -> bytes:
         endpoint = served.endpoint
-        rows = served.select(query, self.window)
+        rows = self.view.rows(endpoint.table, query, late_splits(faults))
         seen = self._seen(endpoint, params)
-        rows = distort_answer(rows.filter(pl.col("DiscNo") > seen) if seen else rows, faults)
+        rows = distort_answer(rows.filter(pl.col("DiscNo") > seen) if seen else rows, endpoint, faults)
         size = self.page_rows if endpoint.paginated else max(1, rows.height)
         repeated = max((fault.rows for fault in faults if fault.kind == "duplicate"), default=0)
         if repeated:
@@ -191,39 +222,67 @@ class Exchange:
         return {}
 
     async def report(self, request: Request) -> Response:
-        """Requests so far, counted by table, date and status, and in order; for loopback callers with the key."""
-        is_loopback = request.client is not None and request.client.host in ("127.0.0.1", "::1")
-        if not is_loopback or not self.knows(request.headers.get("x-api-key", "")):
-            return replies.message_reply(403, "The incoming api key is invalid or expired.")
-        counts = Counter((record.table, record.date, record.status) for record in self.requests)
-        answer = {
-            "total": len(self.requests),
-            "counts": [
-                {"table": table, "date": day, "status": status, "count": count}
-                for (table, day, status), count in sorted(counts.items())
-            ],
-            "requests": [asdict(record) for record in self.requests],
-        }
+        """Requests so far, counted by table, date and status, the busiest minute of each bucket, and each request in
+        order (not with `list=0`); for loopback callers with the key."""
+        if not self._may_control(request):
+            return replies.message_reply(403, WRONG_KEY)
+        limits = {bucket: self.rates.limit(bucket) for bucket in (GENERAL, *OWN_BUCKETS)}
+        answer = self.traffic.report(limits, listed=request.query_params.get("list") != "0")
         return replies.json_reply(json.dumps(answer).encode(), accepts_gzip=True)
 
+    async def stand(self, request: Request) -> Response:
+        """Tell the exchange time, or move it: POST {"now": TIME or null} or {"advance_minutes": N}."""
+        if not self._may_control(request):
+            return replies.message_reply(403, WRONG_KEY)
+        if request.method == "POST":
+            try:
+                self._move(await request.json())
+            except (ClockError, json.JSONDecodeError) as error:
+                return replies.message_reply(400, str(error))
+        now = self.clock.now
+        answer = {"now": now.isoformat() if now else None, "today": self.clock.today.isoformat()}
+        return replies.json_reply(json.dumps(answer).encode())
 
-async def _early_reply(faults: Sequence[Fault]) -> Response | None:
-    """The reply of a fault that needs no data; the slow fault waits here and then lets the request go on."""
-    for fault in faults:
-        if fault.kind == "slow":
-            await asyncio.sleep(fault.seconds)
-        elif fault.kind in ("429", "500", "503"):
-            status = int(fault.kind)
-            return replies.message_reply(status, _MESSAGES[status], fault.retry_after)
-        elif fault.kind == "reset":
-            return replies.ResetReply()
-        elif fault.kind == "null":
-            return replies.json_reply(b'{"data":null}')
-    return None
+    def _move(self, order: object) -> None:
+        if not isinstance(order, dict) or len(order) != 1 or not order.keys() <= {"now", "advance_minutes"}:
+            raise ClockError('send {"now": TIME or null} or {"advance_minutes": NUMBER}')
+        if "now" in order:
+            self.clock.set(None if order["now"] is None else parse_moment(str(order["now"])))
+        elif isinstance(order["advance_minutes"], int | float):
+            self.clock.advance(order["advance_minutes"])
+        else:
+            raise ClockError(f"advance_minutes cannot be {order['advance_minutes']!r}")
+
+    def _may_control(self, request: Request) -> bool:
+        is_loopback = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        return is_loopback and self.knows(request.headers.get("x-api-key", ""))
+
+    async def _early_reply(self, key: str, faults: Sequence[Fault]) -> Response | None:
+        """The reply of a fault that needs no data; the slow fault waits here and then lets the request go on."""
+        for fault in faults:
+            if fault.kind == "slow":
+                await asyncio.sleep(fault.duration)
+            elif fault.kind == "400":
+                raise BadRequest(SUBSCRIPTION_MESSAGE.format(window=self.view.window))
+            elif fault.kind in ("lockout", "burst"):
+                self.rates.lock(key, fault.duration if fault.kind == "lockout" else LOCKOUT_SECONDS)
+                return replies.message_reply(429, MESSAGES[429])
+            elif fault.kind.isdigit() and fault.kind != "210":
+                status = int(fault.kind)
+                return replies.message_reply(status, MESSAGES[status], fault.retry_after)
+            elif fault.kind == "210":
+                return replies.json_reply(b'{"data":[]}' if fault.body == "data" else b"", status=210)
+            elif fault.kind == "reset":
+                return replies.ResetReply()
+            elif fault.kind in _BODIES:
+                return replies.json_reply(_BODIES[fault.kind])
+        return None
 
 
 def _late_reply(body: bytes, faults: Sequence[Fault], accepts_gzip: bool) -> Response:
     kinds = {fault.kind for fault in faults}
+    if "array" in kinds:
+        body = json.dumps(json.loads(body)["data"]).encode()
     if "truncate" in kinds:
         return replies.TruncatedReply(body, media_type="application/json")
     if "malformed" in kinds:
@@ -237,7 +296,7 @@ def _envelope(rows: pl.DataFrame, extra: Mapping[str, str]) -> bytes:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return replies.message_reply(500, _MESSAGES[500])
+    return replies.message_reply(500, MESSAGES[500])
 
 
 def create_app(
@@ -249,10 +308,15 @@ def create_app(
     requests_per_minute: int | None = None,
     page_rows: int = 1500,
     clock: Callable[[], float] = time.monotonic,
+    burst: Burst | None = None,
+    now: datetime | None = None,
+    revisions: Sequence[Revision] = (),
 ) -> Starlette:
     """The application over `market_dir`; its state is `app.state.exchange`.
 
-    Raises `MarketError` for a missing or incomplete folder and `ValueError` for an unknown plan or no key.
+    `clock` gives seconds for the rate limits; `now` is the time inside the market (None: after everything, at which
+    all `revisions` have happened too). Raises `MarketError` for a missing or incomplete folder, `ClockError` for a time
+    outside the market, `RevisionError` for a revision of nothing and `ValueError` for an unknown plan or no key.
     """
     if plan not in PLANS:
         raise ValueError(f"unknown plan {plan!r}; use one of {', '.join(PLANS)}")
@@ -260,10 +324,11 @@ def create_app(
         raise ValueError("the exchange needs at least one API key")
     if not (market_dir / "market.json").is_file():
         raise MarketError(f"{market_dir} holds no market; run `python -m atft_pipeline.exchange generate` first")
-    rates = RateEmulator(PLANS[plan], requests_per_minute, clock)
-    exchange = Exchange(market_dir, PLANS[plan], api_keys, faults, rates, page_rows)
+    rates = RateEmulator(PLANS[plan], requests_per_minute, clock, burst)
+    exchange = Exchange(market_dir, PLANS[plan], api_keys, faults, rates, page_rows, clock, now, revisions)
     routes = [
         Route(REQUESTS_PATH, exchange.report, methods=["GET"]),
+        Route(CLOCK_PATH, exchange.stand, methods=["GET", "POST"]),
         Route("/{path:path}", exchange.answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
     app = Starlette(routes=routes, exception_handlers={Exception: _unexpected})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from jquantsapi import ClientV2
@@ -18,8 +21,12 @@ DAY = "2024-05-10"
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Starlette:
-    market = wire.write_market(tmp_path_factory.mktemp("faults") / "market")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wire.write_market(tmp_path_factory.mktemp("faults") / "market")
+
+
+@pytest.fixture(scope="module")
+def app(market: Path) -> Starlette:
     return create_app(market, plan="standard", api_keys={wire.KEY}, requests_per_minute=100_000, page_rows=40)
 
 
@@ -46,6 +53,18 @@ def inject(exchange: Exchange, *texts: str) -> None:
 
 def bars(client: ClientV2) -> list[str]:
     return sorted(client.get_eq_bars_daily(date_yyyymmdd=DAY).get("Code", []))
+
+
+def statuses(client: ClientV2, *calls: Callable[[], object]) -> list[int]:
+    answers = []
+    for call in calls:
+        try:
+            call()
+            answers.append(200)
+        except HTTPError as error:
+            assert error.response is not None
+            answers.append(error.response.status_code)
+    return answers
 
 
 def raw(client: ClientV2, base_url: str, **params: str) -> dict[str, object]:
@@ -168,6 +187,97 @@ def test_rows_repeat_across_pages(client: ClientV2, exchange: Exchange, code: st
     assert len(frame.drop_duplicates()) == wanted < len(frame)
 
 
+def test_a_fault_can_refuse_by_plan(client: ClientV2, exchange: Exchange) -> None:
+    inject(exchange, f"400:bars_daily:date={DAY}", "403:topix", "413:master")
+    answers = []
+    for call in (lambda: bars(client), client.get_idx_bars_daily_topix, client.get_eq_master):
+        with pytest.raises(HTTPError) as caught:
+            call()
+        assert caught.value.response is not None
+        answers.append((caught.value.response.status_code, caught.value.response.json()["message"]))
+    assert [status for status, _ in answers] == [400, 403, 413]
+    assert answers[0][1].startswith("Your subscription covers the following dates: 2014-06-28 ~ .")
+    assert "not available on your subscription" in answers[1][1] and "too large" in answers[2][1]
+
+
+def test_a_lockout_spreads_to_every_table_and_ends(market: Path) -> None:
+    clock = SimpleNamespace(now=0.0)
+    fault = parse_fault(f"lockout:bars_daily:date={DAY}:times=1:seconds=20")
+    app = create_app(market, plan="standard", api_keys={wire.KEY}, faults=[fault], clock=lambda: clock.now)
+    with wire.serving(app) as url:
+        client = wire.official_client(url)
+        assert statuses(client, lambda: bars(client), client.get_eq_master) == [429, 429]
+        clock.now += 19.9
+        assert statuses(client, client.get_eq_master) == [429]
+        clock.now += 0.2
+        assert statuses(client, client.get_eq_master, lambda: bars(client)) == [200, 200]
+
+
+def test_a_burst_within_the_limit_per_minute_locks_out(market: Path) -> None:
+    clock = SimpleNamespace(now=0.0)
+    fault = parse_fault("burst:master:requests=3:seconds=12")
+    app = create_app(market, plan="standard", api_keys={wire.KEY}, faults=[fault], clock=lambda: clock.now)
+    with wire.serving(app) as url:
+        client = wire.official_client(url)
+        assert statuses(client, *[client.get_eq_master] * 3) == [200] * 3
+        clock.now += 12
+        assert statuses(client, *[client.get_eq_master] * 4) == [200, 200, 200, 429]
+        clock.now += 299
+        assert statuses(client, client.get_mkt_calendar) == [429], "it outlasts a pause of a minute"
+
+
+@pytest.mark.parametrize(("kind", "error"), [("array", AttributeError), ("210", JSONDecodeError)])
+def test_bodies_that_are_no_envelope(client: ClientV2, exchange: Exchange, kind: str, error: type[Exception]) -> None:
+    inject(exchange, f"{kind}:bars_daily")
+    with pytest.raises(error):
+        bars(client)
+    assert exchange.requests[-1].status == (210 if kind == "210" else 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "body"), [("text", {"data": "x"}), ("object", {}), ("210:*:body=data", {"data": []})], ids=str
+)
+def test_bodies_that_read_as_an_empty_day(
+    client: ClientV2, base_url: str, exchange: Exchange, text: str, body: dict[str, object]
+) -> None:
+    inject(exchange, text)
+    assert raw(client, base_url) == body
+    assert bars(client) == []
+
+
+def test_late_rows_and_partial_days_end_at_an_exchange_time(client: ClientV2, exchange: Exchange) -> None:
+    inject(
+        exchange,
+        f"late:fin_summary:date={DAY}:until=2024-05-13T09:00",
+        f"partial:bars_daily:date={DAY}:share=0.5:until={DAY}T16:45",
+    )
+
+    def sizes() -> tuple[int, int]:
+        return len(client.get_fin_summary_cursor(date_yyyymmdd=DAY)[0]), len(bars(client))
+
+    assert sizes() == (3, 5), "an exchange without a clock is past every time"
+    try:
+        exchange.clock.set(datetime(2024, 5, 10, 16, 44))
+        assert sizes()[1] == 2
+        exchange.clock.set(datetime(2024, 5, 13, 8, 59))
+        assert sizes() == (0, 5)
+        exchange.clock.set(datetime(2024, 5, 13, 9, 0))
+        assert sizes() == (3, 5)
+    finally:
+        exchange.clock.set(None)
+
+
+def test_a_late_split_rewrites_the_adjusted_history(client: ClientV2, exchange: Exchange) -> None:
+    inject(exchange, f"split:bars_daily:code=72030:date={DAY}:factor=0.2:after=1")
+    before, after = (client.get_eq_bars_daily(code="72030").set_index("Date") for _ in range(2))
+    early = before.index < DAY
+    assert (before["AdjFactor"] == 1).all() and after["AdjFactor"][DAY] == 0.2 and after["ExRT"][DAY] == "1"
+    assert after["AdjC"][early].round(6).tolist() == (before["C"][early] * 0.2).round(1).tolist()
+    assert (after["AdjVo"][early] == before["Vo"][early] * 5).all()
+    assert (after["AdjC"][~early] == before["AdjC"][~early]).all() and (after["C"] == before["C"]).all()
+    assert len(client.get_eq_bars_daily(code="13010")) == len(before)
+
+
 def test_slow_reply_comes_late_but_whole(client: ClientV2, exchange: Exchange) -> None:
     inject(exchange, "slow:bars_daily:seconds=0.2")
     started = time.monotonic()
@@ -180,15 +290,20 @@ def test_a_fault_s_text_reads_back_the_same() -> None:
     fault = parse_fault(text)
     assert (fault.kind, fault.times, fault.retry_after, fault.after) == ("429", 2, 1, 0)
     assert str(fault) == text and parse_fault(str(fault)) == fault
-    for kind in KINDS:
-        fault = Fault(kind, "master", column="Mkt") if "column" in KINDS[kind] else Fault(kind)
+    for name, kind in KINDS.items():
+        if name == "split":
+            fault = Fault(name, "bars_daily", date=date(2024, 5, 10), code="72030", factor=0.2)
+        elif "column" in kind.options:
+            fault = Fault(name, "master", column="Mkt")
+        else:
+            fault = Fault(name, seconds=3.5 if "seconds" in kind.options else None, until=datetime(2024, 5, 10, 16, 45))
         assert parse_fault(str(fault)) == fault
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("418:bars_daily", "unknown kind '418'; known: 429"),
+        ("418:bars_daily", "unknown kind '418'; known: 400, 403, 413, 429"),
         ("500:bars", "unknown table 'bars'; known: \\*, calendar"),
         ("500:bars_daily:column=C", "'column=C' is not an option; 500 takes date"),
         ("500:bars_daily:times", "'times' is not an option"),
@@ -198,6 +313,9 @@ def test_a_fault_s_text_reads_back_the_same() -> None:
         ("endless:*:mode=never", "use repeat or change"),
         ("partial:*:share=1.5", "must be in"),
         ("duplicate:*:rows=0", "must be at least 1"),
+        ("210:*:body=none", "use empty or data"),
+        ("split:bars_daily:code=72030", "date=EX-DATE"),
+        ("late:fin_summary:until=18:00", "until cannot be '18:00'"),
     ],
 )
 def test_a_bad_fault_text_is_refused_with_what_is_allowed(text: str, words: str) -> None:

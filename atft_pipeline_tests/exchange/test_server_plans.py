@@ -10,7 +10,7 @@ import pytest
 from jquantsapi import ClientV2
 from requests.exceptions import HTTPError
 
-from atft_pipeline.exchange.plans import PLANS, RateEmulator, years_before
+from atft_pipeline.exchange.plans import PLANS, RateEmulator, parse_burst, years_before
 from atft_pipeline.exchange.server import create_app
 from atft_pipeline_tests.exchange import wire
 
@@ -182,6 +182,36 @@ def test_a_slight_excess_does_not_lock() -> None:
     assert [rates.admit("k", "master") for _ in range(125)].count(False) == 5
     clock.now += 60
     assert rates.admit("k", "master")
+
+
+def test_statements_and_their_details_are_counted_apart() -> None:
+    rates = RateEmulator(PLANS["premium"], clock=Clock())
+    for table in ("fin_summary", "fin_details"):
+        assert [rates.admit("k", table) for _ in range(61)] == [True] * 60 + [False]
+    assert rates.admit("k", "bars_daily")
+
+
+def test_the_burst_rule_locks_out_a_client_that_keeps_the_limit_per_minute() -> None:
+    clock = Clock()
+    rates = RateEmulator(PLANS["premium"], clock=clock, burst=parse_burst("30"))
+    answers = []
+    for _ in range(35):
+        answers.append(rates.admit("k", "master"))
+        clock.now += 0.39
+    assert answers == [True] * 30 + [False] * 5
+    clock.now += 20
+    assert not rates.admit("k", "calendar"), "it outlasts a short pause"
+    clock.now += 300
+    assert rates.admit("k", "calendar")
+
+
+@pytest.mark.parametrize("spacing", [0.41, 0.5])
+def test_the_burst_rule_lets_a_slower_client_through(spacing: float) -> None:
+    clock = Clock()
+    rates = RateEmulator(PLANS["premium"], clock=clock, burst=parse_burst("30/12"))
+    for _ in range(100):
+        assert rates.admit("k", "master")
+        clock.now += spacing
 
 
 def test_the_client_sees_429_past_the_limit_and_recovers(market: Path) -> None:
