@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from atft_pipeline.exchange.sectors import OTHER, SECTORS
+
 STOCK_CODE = re.compile(r"[0-9][0-9A-Z][0-9][0-9A-Z][0-9]?")
 INDEX_CODE = re.compile(r"[0-9A-F]{4}")
 
@@ -21,6 +23,12 @@ class Endpoint:
     required: tuple[str, ...] = ()
     """At least one of these parameters must be given."""
     params: tuple[str, ...] = ("from", "to")
+    dates: tuple[str, str, str] = ("date", "from", "to")
+    """What the parameters are called that name a day, and the first and last day, of `date_column`."""
+    date_filters: Mapping[str, str] = field(default_factory=dict)
+    """Parameter name -> another date column; it stands alone, without the parameters of `dates`, where `lone`."""
+    lone: tuple[str, ...] = ()
+    range_needs_code: bool = False
     code: re.Pattern[str] = STOCK_CODE
     filters: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """Parameter name -> (column, allowed values; empty: any)."""
@@ -76,6 +84,53 @@ ENDPOINTS: dict[str, Endpoint] = {
             "PubDate",
             ("PubDate", "StDate", "EnDate", "Section"),
             filters={"section": ("Section", ())},
+        ),
+        Endpoint(
+            "margin_interest",
+            "/markets/margin-interest",
+            "Date",
+            ("Date", "Code"),
+            required=("code", "date", "published_date"),
+            params=_BY_CODE_OR_DATE,
+            date_filters={"published_date": "PubDate"},
+            lone=("published_date",),
+            range_needs_code=True,
+        ),
+        Endpoint(
+            "margin_alert",
+            "/markets/margin-alert",
+            "PubDate",
+            ("PubDate", "Code", "AppDate"),
+            required=("date", "code"),
+            params=_BY_CODE_OR_DATE,
+        ),
+        Endpoint(
+            "short_ratio",
+            "/markets/short-ratio",
+            "Date",
+            ("Date", "S33"),
+            required=("s33", "date"),
+            params=("date", "from", "to"),
+            filters={"s33": ("S33", (*(sector.s33 for sector in SECTORS), OTHER.s33))},
+        ),
+        Endpoint(
+            "short_sale_report",
+            "/markets/short-sale-report",
+            "DiscDate",
+            ("DiscDate", "CalcDate", "Code", "SSName", "FundName", "DICName"),
+            required=("code", "disc_date", "calc_date"),
+            params=("code", "disc_date", "disc_date_from", "disc_date_to"),
+            dates=("disc_date", "disc_date_from", "disc_date_to"),
+            date_filters={"calc_date": "CalcDate"},
+            range_needs_code=True,
+        ),
+        Endpoint(
+            "breakdown",
+            "/markets/breakdown",
+            "Date",
+            ("Date", "Code"),
+            required=("date", "code"),
+            params=_BY_CODE_OR_DATE,
         ),
     )
 }

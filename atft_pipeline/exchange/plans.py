@@ -23,7 +23,8 @@ OWN_BUCKETS = frozenset({"fin_summary", "fin_details"})
 
 _FREE = frozenset({"calendar", "master", "bars_daily", "fin_summary"})
 _LIGHT = _FREE | {"topix", "investor_types"}
-_STANDARD = _LIGHT | {"indices"}
+_STANDARD = _LIGHT | {"indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report"}
+_PREMIUM = _STANDARD | {"breakdown"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ PLANS: dict[str, Plan] = {
         Plan("free", 5, _FREE, years=2, hidden_weeks=12),
         Plan("light", 60, _LIGHT, years=5),
         Plan("standard", 120, _STANDARD, years=10),
-        Plan("premium", 500, _STANDARD),
+        Plan("premium", 500, _PREMIUM),
     )
 }
 

@@ -12,12 +12,22 @@ from datetime import date
 
 import polars as pl
 
+from atft_pipeline.exchange.breakdown import breakdown, short_ratio
 from atft_pipeline.exchange.drawing import Market
+from atft_pipeline.exchange.margin import margin_interest
+from atft_pipeline.exchange.margin_alert import margin_alert
+from atft_pipeline.exchange.short_reports import short_sale_reports
 
 SpanTable = Callable[[date, date], pl.DataFrame]
 """Rows of the table from the first to the last date, sorted by date and key, columns as the API names them."""
 
 Source = Callable[[Market], SpanTable]
 
-SOURCES: Mapping[str, Source] = {}
+SOURCES: Mapping[str, Source] = {
+    "margin_interest": margin_interest,
+    "margin_alert": margin_alert,
+    "short_ratio": short_ratio,
+    "short_sale_report": short_sale_reports,
+    "breakdown": breakdown,
+}
 """Table name -> source, beside the tables that `market.py` writes itself."""

@@ -58,8 +58,9 @@ KEY_GROUP = "N"
 
 _FREE = ("calendar", "master", "bars_daily", "fin_summary")
 _LIGHT = (*_FREE, "topix", "investor_types")
-_STANDARD = (*_LIGHT, "indices")
-PLAN_TABLES = {"free": _FREE, "light": _LIGHT, "standard": _STANDARD, "premium": _STANDARD}
+_STANDARD = (*_LIGHT, "indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report")
+_PREMIUM = (*_STANDARD, "breakdown")
+PLAN_TABLES = {"free": _FREE, "light": _LIGHT, "standard": _STANDARD, "premium": _PREMIUM}
 """The raw tables that each J-Quants plan delivers and this project reads."""
 
 MARKET_WIDE_GROUPS = frozenset({"cal", "mkt", "idx"})

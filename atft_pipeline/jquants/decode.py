@@ -21,6 +21,7 @@ from atft_pipeline.jquants.table import Table
 
 MISSING = ("", "-", "－", "*", "＊")
 """How the API writes an absent number or date, besides null."""
+_MARKS = {"-": "-", "－": "-", "*": "*", "＊": "*"}
 
 
 def decode(table: Table, frame: pd.DataFrame, request: str) -> pl.DataFrame:
@@ -32,6 +33,10 @@ def decode(table: Table, frame: pd.DataFrame, request: str) -> pl.DataFrame:
     if frame.empty:
         return pl.DataFrame(schema=dict(table.schema))
     missing = [name for name in table.schema if name not in frame.columns]
+    if table.marked and not missing:
+        frame = frame.copy()
+        for name, mark in table.marks.items():
+            frame[mark] = [_mark(value) for value in frame[name]]
     if missing:
         have = len(table.schema) - len(missing)
         raise _wrong(table, request, f"column {', '.join(missing)} missing (have {have} of {len(table.schema)})")
@@ -104,6 +109,12 @@ def _number(value: Any) -> float | None:
     if not math.isfinite(number) or "_" in text:  # Python reads 1_000
         raise ValueError(f"{text!r} is not a number")
     return number
+
+
+def _mark(value: Any) -> str | None:
+    """The mark that stands in place of a number, "-" or "*"; null where there is a number or nothing at all."""
+    text = (_text(value) or "").strip()
+    return _MARKS.get(text)
 
 
 def _date(value: Any) -> date | None:

@@ -21,6 +21,7 @@ class Table:
     `dense`: every business day must have rows. `covers`: each day's codes must include those of that table.
     `optional` columns are typed when the plan delivers them; any other undeclared column is kept as text.
     `widths` are fixed code lengths: a code that arrives as a number has lost its leading zeros.
+    `marked` numbers may be absent for a reason ("-", "*"): it is kept as text in a further column, `<name>Mark`.
     """
 
     name: str
@@ -33,13 +34,20 @@ class Table:
     get: Callable[[ClientV2, str, str], pd.DataFrame]
     availability: str
     """When a row becomes known (Tokyo time); the panel's as-of rules implement this sentence."""
-    days: Literal["business", "calendar"] = "business"
+    days: Literal["business", "calendar", "margin"] = "business"
+    """`margin`: the last business day of each week, and every one since the balances turned daily."""
     dense: bool = True
     covers: str = ""
     revision: Literal["replace", "append"] = "replace"
     """How the service corrects a row: it rewrites it, or appends another one with a newer publication date."""
     optional: Mapping[str, pl.DataType] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    marked: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Marked column -> the column that keeps its mark."""
+        return {name: f"{name}Mark" for name in self.marked}
 
 
 def typed(dates: str, texts: str, numbers: str, order: list[str] | None = None) -> dict[str, pl.DataType]:

@@ -13,6 +13,7 @@ import polars as pl
 from jquantsapi import constants
 
 from atft_pipeline.jquants.table import Table, typed
+from atft_pipeline.jquants.tables_trading import TRADING_TABLES
 
 if TYPE_CHECKING:
     pass
@@ -138,7 +139,8 @@ INVESTOR_TYPES = Table(
 )
 
 TABLES: dict[str, Table] = {
-    table.name: table for table in (CALENDAR, MASTER, BARS_DAILY, TOPIX, INDICES, FIN_SUMMARY, INVESTOR_TYPES)
+    table.name: table
+    for table in (CALENDAR, MASTER, BARS_DAILY, TOPIX, INDICES, FIN_SUMMARY, INVESTOR_TYPES, *TRADING_TABLES)
 }
 
 

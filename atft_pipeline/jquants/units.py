@@ -16,6 +16,7 @@ import polars as pl
 from atft_pipeline.jquants.errors import IncompleteError
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, partition_path
+from atft_pipeline.jquants.tables_trading import MARGIN_DAILY_SINCE, margin_week_ends
 from atft_pipeline.lake.store import read_record, read_table
 
 SETTLED = timedelta(days=7)
@@ -56,15 +57,19 @@ class Span:
     month_end: date
     last_date: date
     business: tuple[date, ...]
+    week_ends: frozenset[date]
+    """Dates that a weekly margin balance can have."""
 
     @property
     def is_whole(self) -> bool:
         return self.last == self.month_end
 
     def days(self, table: Table) -> list[date]:
-        """The days to ask for: business days, or every day for tables with rows on weekends too."""
+        """The days to ask for: those that can have rows, as the table declares them."""
         if table.days == "business":
             return list(self.business)
+        if table.days == "margin":
+            return [day for day in self.business if day >= MARGIN_DAILY_SINCE or day in self.week_ends]
         return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
 
 
@@ -109,8 +114,9 @@ def month_span(lake: Path, month: str, last_date: date) -> Span:
             endpoint=CALENDAR.path,
             request=month,
         )
-    open_days = days.filter(pl.col("Date").is_between(first, last) & pl.col("HolDiv").is_in(BUSINESS))
-    return Span(month, first, last, month_end, last_date, tuple(open_days["Date"]))
+    open_days = days.filter(pl.col("HolDiv").is_in(BUSINESS))["Date"]
+    business = tuple(open_days.filter(open_days.is_between(first, last)))
+    return Span(month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins))
 
 
 def is_current(stored: Coverage, span: Span) -> bool:

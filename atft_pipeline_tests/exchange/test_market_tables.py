@@ -122,6 +122,9 @@ def test_tables_have_exactly_the_fields_that_the_client_knows(tables: dict[str, 
 def test_rows_are_unique_and_sorted(tables: dict[str, pl.DataFrame]) -> None:
     keys = {"calendar": ["Date"], "topix": ["Date"], "fin_summary": ["DiscDate", "Code", "DiscTime", "DiscNo"]}
     keys["investor_types"] = ["PubDate", "Section", "StDate"]
+    keys["margin_alert"] = ["PubDate", "Code", "AppDate"]
+    keys["short_ratio"] = ["Date", "S33"]
+    keys["short_sale_report"] = ["DiscDate", "Code", "CalcDate", "SSName", "FundName"]
     for name, table in tables.items():
         key = table.select(keys.get(name, ["Date", "Code"]))
         assert key.is_unique().all(), name

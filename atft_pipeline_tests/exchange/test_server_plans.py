@@ -46,15 +46,24 @@ def gated_calls(client: ClientV2) -> dict[str, Callable[[], object]]:
         "topix": client.get_idx_bars_daily_topix,
         "investor_types": client.get_eq_investor_types,
         "indices": lambda: client.get_idx_bars_daily(code="0000"),
+        "margin_interest": lambda: client.get_mkt_margin_interest(code="72030"),
+        "margin_alert": lambda: client.get_mkt_margin_alert(code="72030"),
+        "short_ratio": lambda: client.get_mkt_short_ratio(sector_33_code="0050"),
+        "short_sale_report": lambda: client.get_mkt_short_sale_report(code="72030"),
+        "breakdown": lambda: client.get_mkt_breakdown(code="72030"),
     }
+
+
+STANDARD_ONLY = {"indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report"}
+PREMIUM_ONLY = {"breakdown"}
 
 
 @pytest.mark.parametrize(
     ("plan", "outside"),
     [
-        ("free", {"topix", "investor_types", "indices"}),
-        ("light", {"indices"}),
-        ("standard", set()),
+        ("free", {"topix", "investor_types"} | STANDARD_ONLY | PREMIUM_ONLY),
+        ("light", STANDARD_ONLY | PREMIUM_ONLY),
+        ("standard", PREMIUM_ONLY),
         ("premium", set()),
     ],
 )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -36,7 +37,7 @@ def trading_days() -> list[date]:
 
 
 def write_market(folder: Path, *, session_columns: bool = False) -> Path:
-    """Write the seven tables in the API's own column names and types, and return `folder`."""
+    """Write every served table in the API's own column names and types, and return `folder`."""
     days = [day.isoformat() for day in trading_days()]
     tables = {
         "calendar": _calendar(),
@@ -49,6 +50,7 @@ def write_market(folder: Path, *, session_columns: bool = False) -> Path:
         ),
         "fin_summary": _statements(),
         "investor_types": _investor_types(),
+        **_trading_tables(days),
     }
     (folder / "tables").mkdir(parents=True)
     for name, frame in tables.items():
@@ -103,6 +105,42 @@ def _investor_types() -> pl.DataFrame:
             for section in ("TSEGrowth", "TSEPrime")
         ]
     )
+
+
+def _trading_tables(days: list[str]) -> dict[str, pl.DataFrame]:
+    """Weekly balances, one of them with a publication date; listed names; short sales; reports; the breakdown."""
+    stock = [{"Date": day, "Code": code} for day in days for code in CODES[:2]]
+    margin = dict.fromkeys(constants.MKT_MARGIN_INTEREST_COLUMNS_V2, 700.0) | {"IssType": "2", "PubDate": None}
+    alert = dict.fromkeys(constants.DAILY_MARGIN_INTEREST_COLUMNS_V2, "12.5") | {"ShrtOutChg": "-", "LongOutRatio": "*"}
+    alert["PubReason"] = {"Restricted": "0", "DailyPublication": "1"}
+    fridays = [row for row in stock if date.fromisoformat(row["Date"]).weekday() == 4]
+    names = ("DiscDate", "CalcDate", "Code", "SSName")
+    reports = [
+        (days[4], days[2], "13010", "House A"),
+        (days[5], days[2], "13010", "House B"),
+        (days[5], days[3], "72030", "House A"),
+    ]
+    more = {"SSAddr": "", "DICName": "", "DICAddr": "", "FundName": "", "ShrtPosToSO": 0.0061, "ShrtPosShares": 61_000}
+    more |= {"ShrtPosUnits": 610, "PrevRptDate": "", "PrevRptRatio": None, "Notes": ""}
+    breakdown = dict.fromkeys(constants.MKT_BREAKDOWN_COLUMNS_V2, 100.0)
+    yen = {"SellExShortVa": 600.0, "ShrtWithResVa": 300.0, "ShrtNoResVa": 100.0}
+    return {
+        "margin_interest": pl.DataFrame(
+            [margin | row | ({"PubDate": days[-1]} if row["Date"] == fridays[-1]["Date"] else {}) for row in fridays],
+            schema_overrides={"PubDate": pl.String},
+        ),
+        "margin_alert": pl.DataFrame(
+            [alert | {"PubDate": after, "AppDate": day, "Code": CODES[0]} for day, after in pairwise(days)]
+        ),
+        "short_ratio": pl.DataFrame(
+            [{"Date": day, "S33": sector} | yen for day in days for sector in ("0050", "9999")]
+        ),
+        "short_sale_report": pl.DataFrame(
+            [dict(zip(names, report, strict=True)) | more for report in reports],
+            schema_overrides={"PrevRptRatio": pl.Float64},
+        ),
+        "breakdown": pl.DataFrame([breakdown | row for row in stock]),
+    }
 
 
 @contextmanager

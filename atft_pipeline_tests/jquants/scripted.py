@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, urlparse
 
 from jquantsapi import constants
 
+from atft_pipeline.panel.ids import SECTOR33_CODES
+
 API_KEY = "secret-key-4f1c9e"
 CODES = [f"{number}0" for number in range(1301, 1341)]
 FIRST, LAST = date(2024, 4, 1), date(2024, 7, 31)
@@ -45,8 +47,9 @@ def is_business(day: date) -> bool:
 
 def rows_of(path: str, params: dict[str, str]) -> list[Row]:
     """The honest rows of a request."""
-    if "date" in params:
-        first = last = date.fromisoformat(params["date"])
+    day = params.get("date") or params.get("disc_date")
+    if day:
+        first = last = date.fromisoformat(day)
     else:
         first, last = date.fromisoformat(params["from"]), date.fromisoformat(params["to"])
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
@@ -100,6 +103,47 @@ def _flows(day: date) -> list[Row]:
     return [week | {"Section": section} | numbers for section in ("TSEPrime", "TSEGrowth")]
 
 
+def _margin(day: date) -> list[Row]:
+    if day.weekday() != 4:
+        return []
+    numbers = dict.fromkeys(constants.MKT_MARGIN_INTEREST_COLUMNS_V2[4:10], 1200) | dict.fromkeys(
+        constants.MKT_MARGIN_INTEREST_COLUMNS_V2[10:]
+    )
+    return [{"PubDate": None, "Date": f"{day}", "Code": code, "IssType": "2"} | numbers for code in CODES]
+
+
+def _alerts(day: date) -> list[Row]:
+    if not is_business(day):
+        return []
+    marks = dict.fromkeys(constants.DAILY_MARGIN_INTEREST_COLUMNS_V2, 100) | {"ShrtOutChg": "-", "LongOutRatio": "*"}
+    texts = {"PubReason": {"Restricted": "0", "DailyPublication": "1"}, "TSEMrgnRegCls": "002"}
+    return [marks | texts | {"PubDate": f"{day}", "AppDate": f"{day - timedelta(days=1)}", "Code": CODES[3]}]
+
+
+def _short_ratio(day: date) -> list[Row]:
+    yen = {"SellExShortVa": 600.0, "ShrtWithResVa": 300.0, "ShrtNoResVa": 100.0}
+    sectors = [*SECTOR33_CODES, "9999"]
+    return [{"Date": f"{day}", "S33": sector} | yen for sector in sectors] if is_business(day) else []
+
+
+def _short_reports(day: date) -> list[Row]:
+    if day.weekday() != 2:
+        return []
+    texts = dict.fromkeys(("SSName", "SSAddr", "DICName", "DICAddr", "FundName", "Notes", "PrevRptDate"), "")
+    numbers = {"ShrtPosToSO": 0.0061, "ShrtPosShares": 61000, "ShrtPosUnits": 610, "PrevRptRatio": None}
+    return [texts | numbers | {"DiscDate": f"{day}", "CalcDate": f"{day - timedelta(days=2)}", "Code": CODES[1]}]
+
+
+def _breakdown(day: date) -> list[Row]:
+    if not is_business(day):
+        return []
+    sells = dict(zip(constants.MKT_BREAKDOWN_COLUMNS_V2[2:6], (400.0, 300.0, 200.0, 100.0), strict=True))
+    buys = dict(zip(constants.MKT_BREAKDOWN_COLUMNS_V2[6:9], (600.0, 300.0, 100.0), strict=True))
+    yen = sells | buys
+    shares = {name.replace("Va", "Vo"): value / 10 for name, value in yen.items()}
+    return [{"Date": f"{day}", "Code": code} | yen | shares for code in CODES]
+
+
 DAILY: dict[str, Callable[[date], list[Row]]] = {
     "/markets/calendar": _calendar,
     "/equities/master": _master,
@@ -108,6 +152,11 @@ DAILY: dict[str, Callable[[date], list[Row]]] = {
     "/indices/bars/daily": _indices,
     "/fins/summary": _statements,
     "/equities/investor-types": _flows,
+    "/markets/margin-interest": _margin,
+    "/markets/margin-alert": _alerts,
+    "/markets/short-ratio": _short_ratio,
+    "/markets/short-sale-report": _short_reports,
+    "/markets/breakdown": _breakdown,
 }
 
 

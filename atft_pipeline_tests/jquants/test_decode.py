@@ -11,6 +11,7 @@ import pytest
 from atft_pipeline.jquants.decode import decode
 from atft_pipeline.jquants.errors import SchemaError
 from atft_pipeline.jquants.tables import BARS_DAILY, FIN_SUMMARY, MASTER, TABLES, TOPIX
+from atft_pipeline.jquants.tables_trading import MARGIN_ALERT
 from atft_pipeline_tests.jquants.scripted import rows_of
 
 
@@ -48,6 +49,23 @@ def test_dates_come_out_as_dates_from_timestamps_and_from_text() -> None:
     assert decoded["NP"].to_list() == [-1500.0] * 2
     assert decoded["Sales"].to_list() == [None, None]
     assert decoded["MatChgSub"].to_list() == ["", ""]  # text is kept as delivered
+
+
+def test_why_a_number_is_absent_is_kept_where_it_has_a_meaning() -> None:
+    row: dict[str, object] = dict.fromkeys(MARGIN_ALERT.schema, 5)
+    row |= {"PubDate": "2024-05-14", "AppDate": "2024-05-13", "Code": "13010", "TSEMrgnRegCls": "002"}
+    row["PubReason"] = {"Restricted": "0", "DailyPublication": "1"}
+    rows = [
+        row | {"ShrtOutChg": chg, "LongOutRatio": ratio} for chg, ratio in (("-", "*"), ("1200", None), (-3.5, "-"))
+    ]
+    frame = decode(MARGIN_ALERT, pd.DataFrame(rows), "date=2024-05-14")
+    assert frame["ShrtOutChg"].to_list() == [None, 1200.0, -3.5]
+    assert frame["ShrtOutChgMark"].to_list() == ["-", None, None]
+    assert frame["LongOutRatio"].to_list() == [None] * 3
+    assert frame["LongOutRatioMark"].to_list() == ["*", None, "-"]
+    assert frame["PubReason"][0] == '{"DailyPublication": "1", "Restricted": "0"}'
+    assert frame["PubDate"].to_list() == [date(2024, 5, 14)] * 3
+    assert set(frame.columns) == {*MARGIN_ALERT.schema, *MARGIN_ALERT.optional}
 
 
 def test_a_missing_column_is_named_with_table_date_and_remedy() -> None:
@@ -98,7 +116,8 @@ def test_declared_column_counts_are_those_of_the_specification() -> None:
     counts = {name: len(table.schema) for name, table in TABLES.items()}
     assert counts == {
         "calendar": 2, "master": 14, "bars_daily": 18, "topix": 5, "indices": 6, "fin_summary": 111,
-        "investor_types": 56,
+        "investor_types": 56, "margin_interest": 16, "margin_alert": 20, "short_ratio": 5, "short_sale_report": 14,
+        "breakdown": 16,
     }  # fmt: skip
     assert len(BARS_DAILY.optional) == 26
     assert list(TOPIX.schema) == ["Date", "O", "H", "L", "C"]

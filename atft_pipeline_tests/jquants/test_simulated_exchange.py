@@ -65,7 +65,11 @@ def lake(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("table", [table for table in TABLES.values() if table is not CALENDAR], ids=lambda t: t.name)
+STANDARD = [table for table in TABLES.values() if table is not CALENDAR and table.plan != "premium"]
+PREMIUM = [table for table in TABLES.values() if table.plan == "premium"]
+
+
+@pytest.mark.parametrize("table", STANDARD, ids=lambda t: t.name)
 def test_every_table_lands_whole_in_spite_of_passing_faults(client: Client, lake: Path, table: Table) -> None:
     first = ingest_month(client, lake, table, MONTH, last_date=END)
     assert first.rows > 0
@@ -76,6 +80,25 @@ def test_every_table_lands_whole_in_spite_of_passing_faults(client: Client, lake
         assert verdict.passed, verdict.message
     again = ingest_month(client, lake, table, MONTH, last_date=END)
     assert again.requests == 0 and again.content_hash == first.content_hash
+
+
+@pytest.fixture(scope="module")
+def premium_client(market: Path) -> Iterator[Client]:
+    with running_exchange(market, plan="premium", requests_per_minute=100_000) as served:
+        yield connect(served.base_url, served.api_key, "premium", 100_000)
+
+
+@pytest.mark.parametrize("table", PREMIUM, ids=lambda t: t.name)
+def test_every_premium_table_lands_whole(premium_client: Client, lake: Path, table: Table) -> None:
+    assert ingest_month(premium_client, lake, table, MONTH, last_date=END).rows > 0
+    for check in (check_keys, check_schema, check_completeness):
+        verdict = check(lake, table, [MONTH])
+        assert verdict.passed, verdict.message
+
+
+def test_margin_balances_cost_one_request_a_week(client: Client, lake: Path) -> None:
+    report = ingest_month(client, lake, TABLES["margin_interest"], MONTH, last_date=END, refetch=True)
+    assert report.units == report.days == 5  # the five Fridays of March 2024
 
 
 @pytest.mark.parametrize(("month", "text"), [(month, text) for _, month, text in LASTING])
