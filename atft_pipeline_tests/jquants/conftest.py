@@ -45,7 +45,7 @@ def clock() -> Clock:
 @pytest.fixture
 def client(exchange: ScriptedExchange, clock: Clock) -> Client:
     patience = Patience(attempts=4, pages=6)
-    return connect(exchange.base_url, API_KEY, "standard", 120_000, patience=patience, sleep=clock.sleep, clock=clock)
+    return connect(exchange.base_url, API_KEY, "premium", 120_000, patience=patience, sleep=clock.sleep, clock=clock)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake with two whole months of every table."""
     lake = tmp_path_factory.mktemp("ingested")
     exchange = ScriptedExchange()
-    client = connect(exchange.base_url, API_KEY, "standard", 120_000)
+    client = connect(exchange.base_url, API_KEY, "premium", 120_000)
     ingest_calendar(client, lake, FIRST, LAST)
     for table in TABLES.values():
         if table is not CALENDAR:
