@@ -1,4 +1,4 @@
-"""Command line of the simulated exchange: `python -m atft_pipeline.exchange generate|serve`."""
+"""Command line of the exchange: `python -m atft_pipeline.exchange generate|serve|record`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ import threading
 import time
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atft_pipeline.exchange import faults, revisions
 from atft_pipeline.exchange.clock import ClockError, parse_moment
 from atft_pipeline.exchange.plans import PLANS, parse_burst
-from atft_pipeline.exchange.process import KEY_VARIABLE, PARENT_VARIABLE, READY, ensure_market, read_market
+from atft_pipeline.exchange.process import (
+    KEY_VARIABLE,
+    PARENT_VARIABLE,
+    READY,
+    RecordedMarketError,
+    ensure_market,
+    read_market,
+)
 from atft_pipeline.exchange.server import PREFIX, bind, create_app, make_server
 from atft_pipeline.exchange.tables import MarketError
-from atft_pipeline.settings import MarketSize, default_data_dir
+from atft_pipeline.jquants.errors import ExchangeError
+from atft_pipeline.settings import MarketSize, SettingError, Settings, default_data_dir
+
+if TYPE_CHECKING:
+    from atft_pipeline.jquants.client import Client
 
 _SET_PARENT_DEATH_SIGNAL = 1
 _PARENT_POLL_SECONDS = 0.5
@@ -30,8 +42,17 @@ _PARENT_POLL_SECONDS = 0.5
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        return _generate(options) if options.command == "generate" else _serve(options)
-    except (MarketError, ClockError, faults.FaultSyntaxError, revisions.RevisionError, OSError) as error:
+        return {"generate": _generate, "serve": _serve, "record": _record}[options.command](options)
+    except (
+        RecordedMarketError,
+        ExchangeError,
+        SettingError,
+        MarketError,
+        ClockError,
+        faults.FaultSyntaxError,
+        revisions.RevisionError,
+        OSError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -55,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--end", type=date.fromisoformat, help=f"last date (default: {MarketSize.end})")
         command.add_argument("--seed", type=int, help=f"random seed (default: {MarketSize.seed})")
         command.add_argument("--plant", help=f"planted signal (default: {MarketSize.plant})")
-    serve.add_argument("--plan", choices=sorted(PLANS), default="standard")
+    serve.add_argument("--plan", choices=sorted(PLANS), help="(default: the recording's, else standard)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, loopback only)")
     serve.add_argument("--port", type=int, default=8765, help="0 takes a free port (default: %(default)s)")
     serve.add_argument("--page-rows", type=int, default=1500, help="rows per page (default: %(default)s)")
@@ -72,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--revisions", type=Path, metavar="FILE", help="a JSON list of revisions")
     serve.add_argument("--access-log", action="store_true", help="one line per request, without headers")
+    record = commands.add_parser(
+        "record", help="copy a real service into a market folder, for your own use only (see docs/reliability.md)"
+    )
+    record.add_argument("--out", type=Path, required=True, help="market folder; an interrupted recording goes on")
+    record.add_argument("--tables", nargs="+", metavar="TABLE", help="(default: all of the plan)")
+    record.add_argument("--start", type=date.fromisoformat, required=True)
+    record.add_argument("--end", type=date.fromisoformat, required=True)
+    record.add_argument("--plan", choices=sorted(PLANS), help="(default: JQUANTS_PLAN, else asked of the service)")
     return parser
 
 
@@ -97,6 +126,33 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _record(options: argparse.Namespace) -> int:
+    from atft_pipeline.exchange.record import Order, record  # serving must not load the official client
+    from atft_pipeline.jquants.tables import TABLES
+
+    client = _recording_client(options.plan, options.end)
+    tables = options.tables or [table.name for table in TABLES.values() if client.plan.includes(table.plan)]
+    print("for your own use only: do not redistribute, delete it when the subscription ends")
+    record(client, options.out, Order(tables, options.start, options.end), print)
+    print(f"recorded market at {options.out}")
+    return 0
+
+
+def _recording_client(plan: str | None, today: date) -> Client:
+    """A client by the environment's settings, for `plan` or the one that the service says the key has."""
+    from atft_pipeline.jquants.client import connect
+    from atft_pipeline.jquants.plans import probe_plan
+
+    settings = Settings.from_env()
+    limits = settings.lake / "requests.json"  # shared with whatever else runs on this key
+    known = plan or os.environ.get("JQUANTS_PLAN") or ""
+
+    def connected(name: str) -> Client:
+        return connect(settings.base_url, "", name, settings.requests_per_minute, limits_file=limits)
+
+    return connected(known or probe_plan(connected("free"), today).name)
+
+
 def _serve(options: argparse.Namespace) -> int:
     if options.access_log:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -108,9 +164,9 @@ def _serve(options: argparse.Namespace) -> int:
     present = read_market(options.market)
     if present is None:
         ensure_market(MarketSize(**given), options.market)  # type: ignore[arg-type]
-    elif any(str(present[name]) != str(value) for name, value in given.items()):
+    elif any(str(present.get(name)) != str(value) for name, value in given.items()):
         raise MarketError(
-            f"{options.market} holds another market ({', '.join(f'{name} {present[name]}' for name in given)}); "
+            f"{options.market} holds another market ({', '.join(f'{name} {present.get(name)}' for name in given)}); "
             "run `generate` first or name another folder with --market"
         )
     # uvicorn raises a caught signal again when it has shut down; an exit then lets the key file go.
@@ -120,7 +176,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         app = create_app(
             options.market,
-            plan=options.plan,
+            plan=options.plan or str((read_market(options.market) or {}).get("plan", "standard")),
             api_keys={key},
             faults=switched,
             requests_per_minute=options.requests_per_minute,

@@ -38,6 +38,10 @@ class ExchangeStartError(RuntimeError):
     """The exchange did not start; the text carries the end of its error output."""
 
 
+class RecordedMarketError(RuntimeError):
+    """A simulated market was to take the place of a recorded one."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """A running exchange: what a client needs, and the process that serves it."""
@@ -188,10 +192,13 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 def ensure_market(size: MarketSize, market_dir: Path) -> dict[str, object]:
     """Generate the market when `market_dir` is absent or holds another one; return its market.json.
 
+    Raises `RecordedMarketError` where a recording lies, which nothing here could bring back.
     Safe to call from several processes at once: one generates, the others wait for it.
     """
     from atft_pipeline.exchange import market  # serving must not load the generator
 
+    if (read_market(market_dir) or {}).get("recorded"):
+        raise RecordedMarketError(f"{market_dir} holds a recorded market; name another folder for a simulated one")
     market_dir.parent.mkdir(parents=True, exist_ok=True)
     with (market_dir.parent / f".{market_dir.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

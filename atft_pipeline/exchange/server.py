@@ -15,6 +15,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -88,8 +89,11 @@ class Exchange:
         content = (market_dir / "market.json").read_bytes()
         about = json.loads(content)
         self.clock = MarketClock(date.fromisoformat(about["start"]), date.fromisoformat(about["end"]), now)
+        if about.get("recorded"):  # what was not recorded is as if it were outside the plan
+            plan = replace(plan, tables=plan.tables & set(about["tables"]))
         self.plan = plan
         self.tables = load_tables(market_dir, plan)
+        self._objects: Mapping[str, Sequence[str]] = about.get("objects", {})
         self.view = View(self.tables, plan, self.clock, revisions)
         self.page_rows = page_rows
         self.traffic = Traffic()
@@ -169,7 +173,7 @@ class Exchange:
             body = self._body(self.tables[endpoint.table], query, params, page or Page(), faults)
         except BadRequest as error:
             return replies.message_reply(400, str(error))
-        return _late_reply(body, faults, "gzip" in request.headers.get("accept-encoding", ""))
+        return _late_reply(body, faults, _accepts_gzip(request))
 
     def _refusal(self, key: str, endpoint: Endpoint | None, method: str) -> str:
         """Why the answer is 403, in the service's words; empty when the request may go on."""
@@ -205,7 +209,8 @@ class Exchange:
         elif endpoint.table == "fin_summary" and self.plan.is_premium:
             extra["cursor"] = self._continuation.cursor(str(rows["DiscNo"].max()) if rows.height else seen)
         extra |= self._endless_key(faults)
-        return _envelope(distort_page(rows.slice(page.offset, size), endpoint, faults), extra)
+        shown = distort_page(rows.slice(page.offset, size), endpoint, faults)
+        return _envelope(_records(shown, self._objects.get(endpoint.table, ())), extra)
 
     def _seen(self, endpoint: Endpoint, params: Mapping[str, str]) -> str:
         """The newest document that the caller's cursor has seen; empty without a cursor."""
@@ -228,7 +233,7 @@ class Exchange:
             return replies.message_reply(403, WRONG_KEY)
         limits = {bucket: self.rates.limit(bucket) for bucket in (GENERAL, *OWN_BUCKETS)}
         answer = self.traffic.report(limits, listed=request.query_params.get("list") != "0")
-        return replies.json_reply(json.dumps(answer).encode(), accepts_gzip=True)
+        return replies.json_reply(json.dumps(answer).encode(), accepts_gzip=_accepts_gzip(request))
 
     async def stand(self, request: Request) -> Response:
         """Tell the exchange time, or move it: POST {"now": TIME or null} or {"advance_minutes": N}."""
@@ -279,6 +284,10 @@ class Exchange:
         return None
 
 
+def _accepts_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
+
+
 def _late_reply(body: bytes, faults: Sequence[Fault], accepts_gzip: bool) -> Response:
     kinds = {fault.kind for fault in faults}
     if "array" in kinds:
@@ -290,9 +299,20 @@ def _late_reply(body: bytes, faults: Sequence[Fault], accepts_gzip: bool) -> Res
     return replies.json_reply(body, accepts_gzip=accepts_gzip)
 
 
-def _envelope(rows: pl.DataFrame, extra: Mapping[str, str]) -> bytes:
+def _records(rows: pl.DataFrame, objects: Sequence[str]) -> str:
+    """The rows as a JSON array; `objects` are columns of JSON text that become what they say."""
+    written = rows.write_json()
+    if not any(name in rows.columns for name in objects):
+        return written
+    records = json.loads(written)
+    for record in records:
+        record |= {name: json.loads(record[name]) for name in objects if record.get(name) is not None}
+    return json.dumps(records, ensure_ascii=False)
+
+
+def _envelope(records: str, extra: Mapping[str, str]) -> bytes:
     tail = "".join(f",{json.dumps(name)}:{json.dumps(text)}" for name, text in extra.items())
-    return f'{{"data":{rows.write_json()}{tail}}}'.encode()
+    return f'{{"data":{records}{tail}}}'.encode()
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
