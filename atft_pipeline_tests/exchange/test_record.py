@@ -72,7 +72,7 @@ def test_a_recording_replays_every_table_byte_for_byte(recording: Path, tmp_path
         assert first == again and len(first) == (1 if name == "calendar" else 2), name
         about = json.loads((recording / "market.json").read_text())["tables"][name]
         assert about == json.loads((tmp_path / "again" / "market.json").read_text())["tables"][name]
-        assert about["rows"] > 0, name
+        assert about["rows"] > 0 or not TABLES[name].dense, name
 
 
 def test_it_says_what_it_is(recording: Path, original: Exchange) -> None:
