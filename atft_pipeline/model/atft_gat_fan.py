@@ -43,6 +43,8 @@ class ATFTGATFAN(nn.Module):
         self.fusion = Fusion(c.hidden)
         self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)
         self.highway = LinearHighway(c.n_features, len(c.horizons))
+        self.pair_chunk = c.pair_chunk
+        """Windows encoded at once while training; 0: all. It changes no number, and may change while training."""
         self.uses_adaptive_norm = False
         self.uses_graph = False
 
@@ -163,11 +165,11 @@ class ATFTGATFAN(nn.Module):
     def _encode(self, block: Block, shared: tuple[Tensor, ...]) -> Tensor:
         """Every pair's window as one vector [m, hidden], from the codes of the block's rows."""
         observed = block.observed.flatten()
-        rows, size = self._window_rows(block), self.config.pair_chunk or block.pairs.shape[0]
+        rows, size = self._window_rows(block), self.pair_chunk or block.pairs.shape[0]
         parts = []
         for start in range(0, block.pairs.shape[0], max(size, 1)):
             piece = (rows[:, start : start + size], block.sector[start : start + size], observed, *shared)
-            if torch.is_grad_enabled() and self.config.pair_chunk:
+            if torch.is_grad_enabled() and self.pair_chunk:
                 parts.append(checkpoint(self._encode_windows, *piece, use_reentrant=False))
             else:
                 parts.append(self._encode_windows(*piece))

@@ -43,6 +43,21 @@ class Block:
             edge_attr=self.edge_attr[edges],
         )
 
+    def days(self, first: int, count: int, window: int) -> Block:
+        """Days `first` .. `first + count - 1` as a block of their own, with the rows of their windows of `window`."""
+        mine = (self.pairs[:, 0] >= first) & (self.pairs[:, 0] < first + count)
+        edges = mine[self.edge_index[0]]
+        place = mine.cumsum(0) - 1
+        last = first + count + window - 1
+        return Block(
+            x=self.x[first:last],
+            observed=self.observed[first:last],
+            pairs=self.pairs[mine] - torch.tensor([first, 0], device=self.pairs.device),
+            sector=self.sector[mine],
+            edge_index=place[self.edge_index[:, edges]],
+            edge_attr=self.edge_attr[edges],
+        )
+
     def to(self, device: torch.device | str) -> Block:
         """The same block on another device."""
         return Block(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))

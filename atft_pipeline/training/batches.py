@@ -1,6 +1,7 @@
 """Blocks of consecutive whole dates: which dates go together, in which order, and their tensors.
 
-A block is an index into one array, so there are no worker processes. Every date of the span is in exactly one block.
+A block is an index into one array. Every date of the span is in exactly one block. Who prepares the blocks, and in what
+memory the array lies, is the business of `feed.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,9 +20,6 @@ from atft_pipeline.model.atft_gat_fan import Block
 from atft_pipeline.training.graph import GraphStore, join_days
 from atft_pipeline.training.panel_data import PanelData
 from atft_pipeline.training.targets import BlockTargets, Targets
-
-RESIDENT_SHARE = 0.5
-"""The panel moves to the GPU when it fills at most this share of the free memory there."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,11 @@ class Batch:
     columns: NDArray[np.int64]
     targets: BlockTargets | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on another device."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(self, block=self.block.to(device), targets=targets)
+
 
 class BlockSource:
     """Builds batches of a panel on a device."""
@@ -74,8 +77,10 @@ class BlockSource:
         eligible[thin] = False
         self.eligible = eligible
         self._x = torch.from_numpy(panel.x)
-        if device.type == "cuda" and panel.x.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._x = self._x.to(device)
+
+    def make_resident(self) -> None:
+        """Copy the features from the mapped file to the device (on the CPU: to memory)."""
+        self._x = self._x.clone() if self.device.type == "cpu" else self._x.to(self.device)
 
     def counted(self) -> NDArray[np.bool_]:
         """[T, N]: stocks that are scored and may be traded."""

@@ -22,6 +22,9 @@ FORBIDDEN = ("INVERT_PREDICTION_SIGN", "OUTPUT_NOISE_STD", "PRED_STD_", "DEGENER
 """Environment names (or their prefixes) that hid a defect of an earlier system instead of curing it."""
 
 
+MODES = ("auto", "resident", "mapped", "workers", "safe")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """Everything that a training run depends on besides the panel and the code."""
@@ -79,11 +82,20 @@ class TrainingConfig:
     """Horizon whose decile book gives the headline Sharpe: its sleeves trade a fifth of the book a day."""
     cost_one_way: float = 0.001
 
+    mc_samples: int = 20
+    """Stochastic passes of Monte-Carlo dropout over the newest dates; 0 leaves the uncertainty out."""
+    mc_dates: int = 1
+
     min_score_std: float = 1e-4
     graph_refresh: int = 5
 
-    prefetch: bool = False
-    """Prepare the next block in a background thread; worth it on a GPU."""
+    mode: str = field(default="auto", metadata=OPERATIONAL)
+    """Data path: resident (the panel in the device's memory), mapped (memory-mapped, the next block prepared by one
+    thread), workers (prepared by processes), safe (one process, one thread), or auto, which chooses and says why."""
+    workers: int = field(default=2, metadata=OPERATIONAL)
+    """Processes of the mode workers."""
+    worker_timeout: float = field(default=60.0, metadata=OPERATIONAL)
+    """Seconds without a batch after which a worker counts as hung."""
     retrain: bool = field(default=False, metadata=OPERATIONAL)
     """Train anew although a finished run of the same identity exists."""
     checkpoint_every: int = field(default=25, metadata=OPERATIONAL)
@@ -96,6 +108,8 @@ class TrainingConfig:
             raise ConfigError(f"device={self.device!r}: use auto, cpu or cuda")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"precision={self.precision!r}: use auto, fp32 or bf16")
+        if self.mode not in MODES:
+            raise ConfigError(f"mode={self.mode!r}: use one of {', '.join(MODES)}")
         if self.delay not in DELAYS:
             raise ConfigError(f"delay={self.delay}: the panel carries labels at delays {DELAYS}")
         if len(self.epochs) != 5 or len(self.learning_rates) != 5:
@@ -134,8 +148,11 @@ class TrainingConfig:
         if "max_epochs" in given:
             limit = given.pop("max_epochs")
             given["epochs"] = tuple(min(e, limit) for e in self.epochs)
+        if "workers" in given:
+            given["mode"] = "workers" if given["workers"] > 0 else "safe"
+            given["workers"] = max(1, given["workers"])
         if given.pop("single_process", False):
-            given["prefetch"] = False
+            given["mode"] = "safe"
         return replace(self, **given)
 
     def with_settings(self, pairs: Mapping[str, str]) -> TrainingConfig:
@@ -170,7 +187,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_min_steps": 5,
     },
     "small": {"hidden": 64, "value_width": 34},
-    "large": {"hidden": 256, "value_width": 34, "attention_heads": 8, "pair_chunk": 4096, "prefetch": True},
+    "large": {"hidden": 256, "value_width": 34, "attention_heads": 8, "pair_chunk": 4096},
 }
 """demo: minutes on two cores. Half of the training dates make an epoch, and a window of 20 costs a third of one of 60
 while the features carry their own look-back. One thread: two gain a quarter on a quiet machine and lose a factor of ten
@@ -191,11 +208,11 @@ ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "SHARPE_WEIGHT": ("sharpe_weight", float),
     "PHASE_MAX_EPOCHS": ("max_epochs", int),
     "EARLY_STOP_PATIENCE": ("patience", int),
-    "NUM_WORKERS": ("prefetch", lambda text: int(text) > 0),
+    "NUM_WORKERS": ("workers", int),
     "FORCE_SINGLE_PROCESS": ("single_process", _flag),
 }
-"""Names that users of earlier systems know -> (field, reader). Loading needs no worker processes here: a batch is an
-index into one array, so NUM_WORKERS > 0 means one preparing thread and FORCE_SINGLE_PROCESS=1 means none."""
+"""Names that users of earlier systems know -> (field, reader). NUM_WORKERS=n asks for the mode workers with n processes
+(0: safe), FORCE_SINGLE_PROCESS=1 for the mode safe. Neither is faster than auto: a batch is an index into one array."""
 
 
 def refuse_forbidden(env: Mapping[str, str]) -> None:

@@ -21,17 +21,22 @@ from atft_pipeline.training import checkpoint, monitor
 from atft_pipeline.training.batches import Batch, BlockSource, cut, epoch_order
 from atft_pipeline.training.checkpoint import Progress
 from atft_pipeline.training.config import TrainingConfig
+from atft_pipeline.training.disk import DiskKeeper
 from atft_pipeline.training.faults import Stopped, TrainingFault
+from atft_pipeline.training.feed import Feed, Prepare, Recipe, choose_mode, free_memory, prepare_block
 from atft_pipeline.training.graph import GraphRules, GraphStore
-from atft_pipeline.training.losses import Loss, LossFunction
+from atft_pipeline.training.losses import LossFunction
+from atft_pipeline.training.memory import MemoryLadder, is_out_of_memory
 from atft_pipeline.training.optimiser import StageOptimiser, clip_gradients
 from atft_pipeline.training.panel_data import PanelData
 from atft_pipeline.training.phases import Phase, Stage, freeze, resolve_phases
 from atft_pipeline.training.report import Reporter
 from atft_pipeline.training.runs import RunFolder
 from atft_pipeline.training.scoring import score_dates
+from atft_pipeline.training.step import Judged, StepGradient, random_state, restore
 from atft_pipeline.training.summary import describe, epoch_line, epoch_record, headline
 from atft_pipeline.training.targets import Targets
+from atft_pipeline.training.uncertainty import mc_dropout
 from atft_pipeline.training.validation import Validator
 
 
@@ -61,7 +66,7 @@ class Trainer:
     def __init__(
         self, config: TrainingConfig, panel: PanelData, folder: RunFolder, reporter: Reporter,
         heartbeat: monitor.Heartbeat, stop: threading.Event,
-        make_model: Callable[[TrainingConfig, PanelData], ATFTGATFAN] = build_model,
+        make_model: Callable[[TrainingConfig, PanelData], ATFTGATFAN] = build_model, prepare: Prepare | None = None,
     ) -> None:  # fmt: skip
         self.config, self.panel, self.folder, self.reporter = config, panel, folder, reporter
         self.heartbeat, self.stop = heartbeat, stop
@@ -72,7 +77,8 @@ class Trainer:
         self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
         self.model = make_model(config, panel).to(self.device)
         self.phases = resolve_phases(config)
-        self.graphs = GraphStore(panel, folder.path.parent / "graphs", GraphRules(refresh=config.graph_refresh))
+        graphs = folder.path.parent / "graphs"
+        self.graphs = GraphStore(panel, graphs, GraphRules(refresh=config.graph_refresh))
         self.source = BlockSource(
             panel, self.graphs, length=config.sequence_length, min_window_share=config.min_window_share,
             min_cross_section=config.min_cross_section, device=self.device,
@@ -81,6 +87,18 @@ class Trainer:
         wanted = config.dates_per_epoch or len(self._trained_dates())
         self.steps_per_epoch = min(-(-wanted // config.dates_per_step), len(self.train_blocks))
         self.targets = self._targets(panel.part("train"))
+        mode = choose_mode(config.mode, panel.x.nbytes, self.device, free_memory(self.device))
+        if mode.name == "resident":
+            self.source.make_resident()
+        if mode.name == "safe":
+            torch.set_num_threads(1)
+        recipe = Recipe(panel.folder, graphs, config.to_json(), folder.path, prepare or prepare_block)
+        self.feed = Feed(mode, self.source, self.targets, config, recipe, reporter.line)
+        self.ladder = MemoryLadder(
+            self.model, config, len(panel.codes), self.device, folder.path.parent / "memory.json"
+        )
+        self.disk = DiskKeeper(folder.path, graphs, reporter.line)
+        self.gradient = StepGradient(self.model, self.autocast, self.device)
         self.validator = Validator(config, panel, self._targets(panel.part("valid")))
         self.history: list[dict[str, Any]] = []
         self.where: dict[str, Any] = {}
@@ -89,13 +107,16 @@ class Trainer:
 
     def train(self) -> dict[str, Any]:
         """Run the unfinished phases. Returns the best checkpoint's content; `final.pt` holds it too."""
-        for place, phase in enumerate(self.phases):
-            progress = self._open(place, phase)
-            if not progress.finished:
-                self._run_phase(phase, progress)
-            self.history.extend(progress.history)
+        try:
+            for place, phase in enumerate(self.phases):
+                progress = self._open(place, phase)
+                if not progress.finished:
+                    self._run_phase(phase, progress)
+                self.history.extend(progress.history)
+        finally:
+            self.feed.close()
         result = checkpoint.load(self.folder.checkpoint(self.phases[-1].number, "best"), self.device)
-        checkpoint.save(self.folder.final, result)
+        self.disk.essential("final.pt", lambda: checkpoint.save(self.folder.final, result))
         self.load_result(result)
         return result
 
@@ -112,6 +133,20 @@ class Trainer:
         pad = [(first, 0), (0, 0), (0, 0)]
         filled = np.pad(scores, pad, constant_values=np.nan)
         return filled, np.pad(quantiles, [*pad, (0, 0)], constant_values=np.nan)
+
+    def uncertainty(self) -> np.ndarray | None:
+        """[2, mc_dates, N, H] mean and standard deviation of Monte-Carlo dropout; None when it is switched off."""
+        if not self.config.mc_samples:
+            return None
+        self.heartbeat.update(stage="mc_dropout")
+        last = len(self.panel.dates)
+        dates = range(max(self.config.sequence_length - 1, last - self.config.mc_dates), last)
+        with self.autocast:
+            found = mc_dropout(
+                self.model, self.source, dates, samples=self.config.mc_samples, seed=self.config.seed,
+                progress=self._alive,
+            )  # fmt: skip
+        return np.stack(found)
 
     # Phases and stages
 
@@ -156,7 +191,7 @@ class Trainer:
         """No epoch improved on the start: the phase's result is the checkpoint that it started from."""
         place = self.phases.index(phase)
         start = checkpoint.load(self.folder.checkpoint(self.phases[place - 1].number, "best"))
-        checkpoint.save(self.folder.checkpoint(phase.number, "best"), start)
+        self.disk.essential("best.pt", lambda: checkpoint.save(self.folder.checkpoint(phase.number, "best"), start))
         self.reporter.line(f"phase {phase.number} ({phase.name}): no epoch improved on the start, which is kept")
 
     def _run_stage(self, phase: Phase, stage: Stage, progress: Progress) -> None:
@@ -200,10 +235,7 @@ class Trainer:
         place = phase.number, progress.stage, progress.epoch
         order = epoch_order(self.train_blocks, config.seed, *place, steps=self.steps_per_epoch)
         sums = progress.sums = progress.sums or checkpoint.empty_sums()
-        batches = self.source.batches(
-            order[progress.step :], with_graph=phase.graph, targets=self.targets, prefetch=config.prefetch
-        )
-        for batch in batches:
+        for batch in self.feed.batches(order[progress.step :], with_graph=phase.graph):
             self.where = {
                 "phase": phase.number, "stage": stage.name, "epoch": progress.epoch + 1, "step": progress.step + 1,
                 "dates": [str(self.panel.dates[batch.days.first]), batch.days.count],
@@ -229,17 +261,21 @@ class Trainer:
         optimiser: StageOptimiser, loss: LossFunction, sums: dict[str, Any],
     ) -> float:  # fmt: skip
         """One optimiser step; returns the loss. Raises `TrainingFault` before a non-finite loss can do harm."""
-        found, edges = self._loss(stage, batch, loss)
-        total = float(found.total.detach())
-        if not np.isfinite(total):
-            raise TrainingFault(
-                f"the loss is {total} at {self.where}: terms "
-                + ", ".join(f"{k}={float(v):.4g}" for k, v in found.terms.items())
-            )
-        for parameters in groups.values():
-            for p in parameters:
-                p.grad = None
-        found.total.backward()
+        start = random_state()
+        while True:
+            try:
+                judged = self._backward(stage, batch, groups, loss)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                for parameters in groups.values():
+                    for p in parameters:
+                        p.grad = None
+                restore(start)
+                line = self.ladder.climb_down(error, self.where)
+            self.reporter.line(line)
+        found, edges, total = judged.loss, judged.edges, float(judged.loss.total.detach())
         norms = clip_gradients(groups, clip)
         optimiser.step()
         for kind in ("terms", "contributions"):
@@ -253,23 +289,29 @@ class Trainer:
         sums["edges"] += edges
         return total
 
-    def _loss(self, stage: Stage, batch: Batch, loss: LossFunction) -> tuple[Loss, int]:
-        """The stage's loss of a batch, and how many edges beside self-loops reached the graph."""
-        assert batch.targets is not None
-        pairs = batch.block.pairs
-        place = pairs[:, 0], pairs[:, 1]
-        labels, mask = batch.targets.standardised[place], batch.targets.mask[place]
-        with self.autocast:
-            if stage.weights.only_aux:
-                aux = self.model.auxiliary_loss(self.model.forecast(batch.block), labels, mask)
-                return loss.combine({"aux": aux}), 0
-            output = self.model(batch.block)
-        if stage.weights.aux > 0:
-            aux = self.model.auxiliary_loss(output, labels, mask)
+    def _backward(
+        self, stage: Stage, batch: Batch, groups: dict[str, list[nn.Parameter]], loss: LossFunction
+    ) -> Judged:
+        """The batch's loss with its gradient left in the parameters, in as many pieces as memory asks for."""
+        pieces, backward = self.ladder.footing.pieces, None
+        if pieces == 1:
+            judged = self.gradient.judge(stage, batch, loss)
         else:
-            aux = torch.zeros((), device=self.device)
-        edges = int(output.diagnostics["edges"]) - len(pairs) if self.model.uses_graph else 0
-        return loss(output.score, output.quantiles, pairs, batch.targets, aux), max(edges, 0)
+            judged, backward = self.gradient.judge_in_pieces(stage, batch, loss, pieces)
+        total = float(judged.loss.total.detach())
+        if not np.isfinite(total):
+            raise TrainingFault(
+                f"the loss is {total} at {self.where}: terms "
+                + ", ".join(f"{k}={float(v):.4g}" for k, v in judged.loss.terms.items())
+            )
+        for parameters in groups.values():
+            for p in parameters:
+                p.grad = None
+        if backward is None:
+            judged.loss.total.backward()
+        else:
+            backward.run(judged.loss.total)
+        return judged
 
     # Validation
 
@@ -283,7 +325,8 @@ class Trainer:
         record["improved"] = value > progress.best + self.config.min_delta
         if record["improved"]:
             progress.best, progress.best_epoch, progress.epochs_without_gain = value, record["epoch"], 0
-            checkpoint.save(self.folder.checkpoint(phase.number, "best"), self._result(phase, record))
+            best = self._result(phase, record)
+            self.disk.essential("best.pt", lambda: checkpoint.save(self.folder.checkpoint(phase.number, "best"), best))
         else:
             progress.epochs_without_gain += 1
 
@@ -299,19 +342,18 @@ class Trainer:
         }  # fmt: skip
 
     def _save(self, progress: Progress, optimiser: StageOptimiser | None) -> None:
-        checkpoint.save(
-            self.folder.checkpoint(progress.phase, "last"),
-            {
-                "model": self._weights(),
-                "optimiser": None if optimiser is None else optimiser.state_dict(),
-                "random": checkpoint.random_state(),
-                "progress": asdict(progress),
-                "run_id": self.folder.run_id,
-                "panel_hash": self.panel.hash,
-                "feature_hash": self.panel.feature_hash,
-                "config": self.config.to_json(),
-            },
-        )
+        state = {
+            "model": self._weights(),
+            "optimiser": None if optimiser is None else optimiser.state_dict(),
+            "random": checkpoint.random_state(),
+            "progress": asdict(progress),
+            "run_id": self.folder.run_id,
+            "panel_hash": self.panel.hash,
+            "feature_hash": self.panel.feature_hash,
+            "config": self.config.to_json(),
+        }
+        path = self.folder.checkpoint(progress.phase, "last")
+        self.disk.optional("last.pt", lambda: checkpoint.save(path, state))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
@@ -319,18 +361,27 @@ class Trainer:
     def _publish(self, record: dict[str, Any], progress: Progress) -> None:
         history = [*self.history, *progress.history]
         shown = headline(record["val"]) if "val" in record else {}
-        monitor.write_epoch(self.folder, {**describe(self), **record, **shown}, history)
+        latest = {**describe(self), **record, **shown}
+        self.disk.optional("latest_metrics.json", lambda: monitor.write_epoch(self.folder, latest, history))
         self.reporter.line(epoch_line(record))
 
-    def _score(self, dates: range) -> tuple[np.ndarray, np.ndarray]:
-        def alive() -> None:
-            if self.stop.is_set():
-                raise Stopped("stopped on request while scoring; the last checkpoint is resumed")
+    def _alive(self) -> None:
+        if self.stop.is_set():
+            raise Stopped("stopped on request while scoring; the last checkpoint is resumed")
 
-        with self.autocast:
-            return score_dates(
-                self.model, self.source, dates, dates_per_block=self.config.dates_per_eval_step, progress=alive
-            )
+    def _score(self, dates: range) -> tuple[np.ndarray, np.ndarray]:
+        while True:
+            try:
+                with self.autocast:
+                    return score_dates(
+                        self.model, self.source, dates, dates_per_block=self.ladder.footing.eval_dates,
+                        progress=self._alive, prefetch=self.feed.mode.name == "mapped",
+                    )  # fmt: skip
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                line = self.ladder.climb_down(error, {"stage": "scoring"})
+            self.reporter.line(line)
 
     def _targets(self, dates: range) -> Targets:
         panel = self.panel

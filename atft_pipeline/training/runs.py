@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "quantiles.npy"
 
     @property
+    def uncertainty(self) -> Path:
+        """[2, dates, N, H] mean and standard deviation of Monte-Carlo dropout over the newest dates."""
+        return self.path / "uncertainty.npy"
+
+    @property
     def summary(self) -> Path:
         return self.path / "metrics_summary.json"
 

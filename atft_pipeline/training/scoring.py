@@ -19,20 +19,21 @@ from atft_pipeline.training.panel_data import PanelData
 @torch.no_grad()
 def score_dates(
     model: ATFTGATFAN, source: BlockSource, dates: range, *, dates_per_block: int,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[], None] | None = None, dropout: bool = False, prefetch: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
     """Scores [len(dates), N, H] and quantiles [len(dates), N, H, Q]; NaN where a stock has no valid window.
 
-    `model.eval()` throughout, all dates in order; the training mode is restored afterwards. A score is bit-equal
-    whatever comes after its date, and whatever the blocks.
+    `model.eval()` throughout (unless `dropout` asks for the stochastic pass of `uncertainty.py`), all dates in order;
+    the training mode is restored afterwards. A score is bit-equal whatever comes after its date, whatever the blocks.
     """
     stocks, horizons, levels = len(source.panel.codes), len(model.config.horizons), len(model.config.quantiles)
     scores = np.full((len(dates), stocks, horizons), np.nan, np.float32)
     quantiles = np.full((len(dates), stocks, horizons, levels), np.nan, np.float32)
     was_training = model.training
-    model.eval()
+    model.train(dropout)
     try:
-        for batch in source.batches(cut(dates, dates_per_block), with_graph=model.uses_graph, all_observed=True):
+        blocks = cut(dates, dates_per_block)
+        for batch in source.batches(blocks, with_graph=model.uses_graph, all_observed=True, prefetch=prefetch):
             if progress is not None:
                 progress()
             output = model.score_each_date(batch.block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,10 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "steps_per_epoch": trainer.steps_per_epoch,
         "precision": "bf16" if trainer.autocast._enabled else "fp32",
         "device": trainer.device.type,
-        "oom_events": 0,
+        "mode": {"name": trainer.feed.mode.name, "reason": trainer.feed.mode.reason},
+        "memory": asdict(trainer.ladder.footing),
+        "oom_events": len(trainer.ladder.events),
+        "events": [*trainer.ladder.events, *trainer.feed.events, *trainer.disk.events],
     }
 
 

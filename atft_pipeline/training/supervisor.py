@@ -10,6 +10,7 @@ from typing import Any
 from atft_pipeline.training import checkpoint, monitor
 from atft_pipeline.training.checkpoint import Progress
 from atft_pipeline.training.config import TrainingConfig
+from atft_pipeline.training.disk import require_space, survive
 from atft_pipeline.training.engine import Trainer
 from atft_pipeline.training.faults import Stopped
 from atft_pipeline.training.files import write_array, write_json
@@ -55,9 +56,11 @@ def _guarded(
         folder.set_state("stopped")
         raise
     except BaseException as error:
-        path = monitor.write_failure(folder, error, trainer.where if trainer is not None else {"stage": "start"})
-        folder.set_state("failed")
-        reporter.line(f"training failed: {error}; details in {path}")
+        failure = error
+        where = trainer.where if trainer is not None else {"stage": "start"}
+        survive(lambda: monitor.write_failure(folder, failure, where), "failure_report.json")
+        survive(lambda: folder.set_state("failed"), "status.json")
+        reporter.line(f"training failed: {error}; details in {folder.path / 'failure_report.json'}")
         raise
 
 
@@ -67,15 +70,22 @@ def _train_and_score(trainer: Trainer) -> None:
         f"run {folder.run_id}: {len(trainer.panel.dates)} dates, {len(trainer.panel.codes)} stocks, "
         f"{trainer.panel.n_features} features, {trainer.steps_per_epoch} steps per epoch on {trainer.device.type}"
     )
+    trainer.reporter.line(f"data path: {trainer.feed.mode.name} ({trainer.feed.mode.reason})")
+    weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
+    panel, levels = trainer.panel, len(trainer.model.config.quantiles)
+    require_space(folder.path, weights, 4 * panel.y.shape[0] * panel.y.shape[1] * len(panel.horizons) * (1 + levels))
     result = trainer.train()
     scores, quantiles = trainer.score_everything()
-    write_array(folder.scores, scores)
-    write_array(folder.quantiles, quantiles)
+    disk, uncertainty = trainer.disk, trainer.uncertainty()
+    disk.essential("scores.npy", lambda: write_array(folder.scores, scores))
+    disk.essential("quantiles.npy", lambda: write_array(folder.quantiles, quantiles))
+    if uncertainty is not None:
+        disk.optional("uncertainty.npy", lambda: write_array(folder.uncertainty, uncertainty))
     trainer.heartbeat.update(stage="summary")
     rows = phase_table(trainer.history, _progresses(trainer))
     summary = final_summary(trainer, result, scores, rows)
     summary["seconds"] = time.monotonic() - started
-    write_json(folder.summary, summary)
+    disk.essential("metrics_summary.json", lambda: write_json(folder.summary, summary))
     monitor.clear_failure(folder)
     trainer.graphs.prune()
     folder.set_state("complete")

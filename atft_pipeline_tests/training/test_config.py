@@ -39,7 +39,9 @@ def test_t16_environment_values_reach_the_phase_table() -> None:
     last = phases[-1].stages[-1]
     assert (last.weights.rank, last.weights.csic, last.weights.sharpe) == (0.7, 0.4, 0.2)
     assert all(s.epochs <= 2 for p in phases for s in p.stages) and all(p.patience == 3 for p in phases)
-    assert config.prefetch and not TrainingConfig.resolve("small", env={**env, "FORCE_SINGLE_PROCESS": "1"}).prefetch
+    assert (config.mode, config.workers) == ("workers", 2)
+    assert TrainingConfig.resolve("small", env={**env, "FORCE_SINGLE_PROCESS": "1"}).mode == "safe"
+    assert TrainingConfig.resolve("small", env={"NUM_WORKERS": "0"}).mode == "safe"
     off = resolve_phases(TrainingConfig.resolve("small", env={"USE_RANKIC": "0"}))
     assert all(s.weights.rank == 0 for p in off for s in p.stages)
 
