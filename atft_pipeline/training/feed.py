@@ -217,12 +217,13 @@ class _Worker:
         """The stacks of all threads of the hung worker."""
         if self._process.pid is not None and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGUSR1)
-        end = time.monotonic() + STACK_SECONDS
+        end, text = time.monotonic() + STACK_SECONDS, ""
         while time.monotonic() < end:
-            if self._stacks.exists() and (text := self._stacks.read_text()):
-                return text
-            time.sleep(0.05)
-        return "no stacks: the worker did not react"
+            before, text = text, self._stacks.read_text() if self._stacks.exists() else ""
+            if text and text == before:  # it grows while it is written
+                break
+            time.sleep(0.1)
+        return text or "no stacks: the worker did not react"
 
 
 def _serve(connection: Connection, recipe: Recipe, stacks: Path, parent: int) -> None:

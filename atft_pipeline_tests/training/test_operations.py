@@ -336,6 +336,32 @@ def test_t38_a_disk_without_room_is_found_before_training(tmp_path: Path, monkey
     assert not list(tmp_path.iterdir())
 
 
+# Precision
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_t37_the_products_run_in_the_declared_precision_and_the_loss_in_fp32(
+    tiny: Path, tmp_path: Path, precision: str, wanted: torch.dtype
+) -> None:
+    trainer = make_trainer(tiny, tmp_path, precision=precision, **SHORT)
+    seen: dict[str, set[torch.dtype]] = {"product": set()}
+    products = [m for m in trainer.model.modules() if isinstance(m, torch.nn.Linear)]
+    for module in products:
+        module.register_forward_hook(lambda module, given, output: seen["product"].add(output.dtype))
+    judge = trainer.gradient._loss
+
+    def watched(stage: Any, batch: Any, leaves: Any, loss: Any) -> Any:
+        found = judge(stage, batch, leaves, loss)
+        assert found.total.dtype == torch.float32 and all(t.dtype == torch.float32 for t in found.terms.values())
+        return found
+
+    trainer.gradient._loss = watched  # type: ignore[method-assign]
+    trainer.phases = trainer.phases[:1]
+    trainer.train()
+    assert seen["product"] == {wanted}
+    assert torch.float16 not in seen["product"]
+
+
 # Monte-Carlo dropout
 
 
