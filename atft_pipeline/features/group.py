@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atft_pipeline.panel.operators import on_listed
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.verdict import ContractBroken
 
@@ -98,13 +99,12 @@ def compute_group(group: Group, inputs: Inputs) -> dict[str, NDArray[np.float32]
 def _on_listed_rows(
     group: Group, name: str, values: NDArray[np.generic], listed: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    dense = np.asarray(values, np.float64)
+    dense = np.asarray(values)
     dense = dense[:, None] if dense.ndim == 1 else dense
     if dense.shape not in (listed.shape, (len(listed), 1)):
         raise ContractBroken(f"group {group.name}: {name} has shape {np.shape(values)}, the panel {listed.shape}")
-    with np.errstate(over="ignore"):
-        stored = np.where(listed, dense, np.nan).astype(np.float32)
-    if np.isinf(stored).any():
+    stored, finite = on_listed(dense, listed)
+    if not finite:
         row, column = np.argwhere(np.isinf(stored))[0]
         raise ContractBroken(f"group {group.name}: {name} is infinite at row {row}, stock {column}; guard the division")
     return stored

@@ -65,8 +65,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 def sector_returns(panel: Panel, sector: Ids, sectors: int) -> Array:
     """S [T, sectors]: the members' mean daily return, each within the date's 1st to 99th percentile."""
-    clipped = cs_clip(panel.ret_1d, panel.universe, 0.01, 0.99)
-    return group_table(clipped, sector, panel.universe, sectors, MIN_MEMBERS)
+    return group_table(panel.clipped_ret_1d, sector, panel.universe, sectors, MIN_MEMBERS)
 
 
 def mean_of_others(x: Array, sector: Ids, universe: NDArray[np.bool_], sectors: int) -> Array:
@@ -82,7 +81,6 @@ def _compound(s: Array, rows: int, min_obs: int) -> Array:
 def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iterator[tuple[str, Array]]:
     sector, universe, ret = panel.sector33, panel.universe, panel.ret_1d
     s = sector_returns(panel, sector, SECTORS33)
-    clipped = cs_clip(ret, universe, 0.01, 0.99)
     ret_5d, ret_20d, vol = _compound(s, 5, 5), _compound(s, 20, 18), ts_std(s, 20, 15) * np.sqrt(ANNUAL_DAYS)
     level = np.where(np.isnan(s), np.nan, ts_cumprod(1 + s))
     rising = np.where(np.isnan(ret), np.nan, ret > 0)
@@ -92,7 +90,7 @@ def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iter
     def own(table: Array) -> Array:
         return group_take(table, sector)
 
-    yield "sec33_ret_1d", mean_of_others(clipped, sector, universe, SECTORS33)
+    yield "sec33_ret_1d", mean_of_others(panel.clipped_ret_1d, sector, universe, SECTORS33)
     yield "sec33_ret_5d", own(ret_5d)
     yield "sec33_ret_20d", own(ret_20d)
     yield "sec33_mom_60", own(_compound(s, 60, 54))
@@ -111,12 +109,12 @@ def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iter
 def _member_columns(panel: Panel) -> Iterator[tuple[str, Array]]:
     sector, universe = panel.sector33, panel.universe
     ret_5d, ret_20d = panel.ret(5), panel.ret(20)
-    clipped_1d, clipped_5d = (cs_clip(r, universe, 0.01, 0.99) for r in (panel.ret_1d, ret_5d))
+    clipped_5d = cs_clip(ret_5d, universe, 0.01, 0.99)
 
     def others(x: Array) -> Array:
         return mean_of_others(x, sector, universe, SECTORS33)
 
-    yield "sec33_rel_ret_1d", panel.ret_1d - others(clipped_1d)
+    yield "sec33_rel_ret_1d", panel.ret_1d - others(panel.clipped_ret_1d)
     yield "sec33_rel_ret_5d", ret_5d - others(clipped_5d)
     yield "sec33_rel_ret_20d", ret_20d - others(ret_20d)
     yield "sec33_pct_ret_5d", group_rank(ret_5d, sector, universe, MIN_MEMBERS)

@@ -22,7 +22,7 @@ from atft_pipeline.panel.availability import TradingCalendar
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.panel.build import IDS, QUOTES, dense_arrays
 from atft_pipeline.panel.ids import UNIVERSE_MARKETS, UNIVERSE_SECTORS
-from atft_pipeline.panel.operators import Array, divide, log, ts_cumprod, ts_lag, ts_mean, ts_std
+from atft_pipeline.panel.operators import Array, cs_clip, divide, log, ts_cumprod, ts_lag, ts_mean, ts_std
 from atft_pipeline.settings import ANNUAL_DAYS
 
 Ids = NDArray[np.int8]
@@ -53,7 +53,7 @@ class Panel:
     sector33: Ids
     scale: Ids
     margin: Ids
-    _shared: dict[tuple[str, int], Array] = field(default_factory=dict, init=False)
+    _shared: dict[tuple[str, int, int], Array] = field(default_factory=dict, init=False)
 
     @cached_property
     def split(self) -> Array:
@@ -111,7 +111,12 @@ class Panel:
 
     def vol_cc(self, n: int, min_obs: int) -> Array:
         """Annualised standard deviation of the daily log return over n rows."""
-        return self._keep("vol_cc", n, lambda: ts_std(self.logret_1d, n, min_obs) * np.sqrt(ANNUAL_DAYS))
+        return self._keep("vol_cc", n, lambda: ts_std(self.logret_1d, n, min_obs) * np.sqrt(ANNUAL_DAYS), min_obs)
+
+    @property
+    def clipped_ret_1d(self) -> Array:
+        """ret_1d of the universe within each date's own 1st to 99th percentile; null for everyone else."""
+        return self._keep("clipped_ret", 1, lambda: cs_clip(self.ret_1d, self.universe, 0.01, 0.99))
 
     @property
     def vol_ratio_20(self) -> Array:
@@ -128,10 +133,12 @@ class Panel:
         """ln(1 + adv20)."""
         return self._keep("log_adv", 20, lambda: np.log1p(self.adv20))
 
-    def _keep(self, name: str, rows: int, make: Callable[[], Array]) -> Array:
-        if (name, rows) not in self._shared:
-            self._shared[name, rows] = make()
-        return self._shared[name, rows]
+    def _keep(self, name: str, rows: int, make: Callable[[], Array], min_obs: int = 0) -> Array:
+        """A series that several groups read, made once. Everything that it depends on belongs in the key."""
+        key = (name, rows, min_obs)
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     def save(self, folder: Path) -> str:
         """Store the panel under `folder` and return its content hash. Half a panel never loads.

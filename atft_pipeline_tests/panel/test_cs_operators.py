@@ -133,3 +133,32 @@ def test_codes_that_are_no_members_change_no_bit() -> None:
 def test_a_single_series_is_no_cross_section() -> None:
     with pytest.raises(ValueError, match=r"needs \[T, N\]"):
         op.cs_rank(np.arange(5.0))
+
+
+def test_ranks_order_extreme_values_and_equal_zeros_exactly() -> None:
+    """The sort works on bits: signs, exponents and the last bit of the mantissa all count, -0.0 equals 0.0."""
+    near = np.nextafter(1.0, 2.0)
+    x = np.array([[1.0, near, -1.0, -near, 0.0, -0.0, 1e308, -1e308, 5e-324, -5e-324, 1.0]])
+    expected = (stats.rankdata(x[0]) - 1) / (x.shape[1] - 1)
+    np.testing.assert_array_equal(op.cs_rank(x)[0], expected)
+    for q in (0.0, 0.3, 1.0):
+        assert op.cs_quantile(x[:, 2:6], q)[0] == np.quantile(x[0, 2:6], q)
+
+
+def test_many_dates_shared_by_threads_give_the_bits_of_each_date_alone() -> None:
+    rng = np.random.default_rng(13)
+    x = rng.normal(size=(900, 120))
+    ids, where = rng.integers(-1, 6, x.shape).astype(np.int8), rng.random(x.shape) < 0.8
+    cases = [
+        lambda s: op.cs_rank(x[s], where[s]),
+        lambda s: op.group_rank(x[s], ids[s], where[s]),
+        lambda s: op.group_mean(x[s], ids[s], where[s], 2, leave_one_out=True),
+        lambda s: op.cs_zscore(x[s], where[s], clip=2.0),
+        lambda s: op.cs_clip(x[s], where[s], 0.05, 0.95),
+        lambda s: op.cs_std(x[s], where[s]),
+        lambda s: op.group_take(op.group_table(x[s], ids[s], where[s], 6), ids[s]),
+    ]
+    for case in cases:
+        whole = case(slice(None))
+        apart = np.concatenate([case(slice(t, t + 1)) for t in range(0, 900, 60)])
+        np.testing.assert_array_equal(whole[::60], apart)

@@ -13,7 +13,7 @@ from atft_pipeline.lake.store import LakeError
 from atft_pipeline.panel.build import IDS, QUOTES
 from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline.verdict import ContractBroken
-from atft_pipeline_tests.synthetic import Frames, market, one_code_panel
+from atft_pipeline_tests.synthetic import Frames, calendar_frame, market, one_code_panel, trading_days
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +142,11 @@ def test_missing_field_is_named(frames: Frames) -> None:
 def test_empty_table_is_refused(frames: Frames) -> None:
     with pytest.raises(ContractBroken, match="is empty"):
         build_panel(frames.calendar, frames.master, frames.bars.clear())
+
+
+def test_a_shared_series_is_kept_by_everything_it_depends_on() -> None:
+    days = trading_days(calendar_frame(date(2024, 1, 4), date(2024, 3, 1)))[:8]
+    panel = one_code_panel(days, [100.0 + i * i for i in range(8)])
+    assert np.isnan(panel.vol_cc(5, 5)[4, 0])
+    assert np.isfinite(panel.vol_cc(5, 4)[4, 0])
+    assert panel.vol_cc(5, 4) is panel.vol_cc(5, 4)

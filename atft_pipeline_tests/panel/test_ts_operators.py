@@ -232,3 +232,51 @@ def test_division_is_guarded_not_shifted() -> None:
 def test_comparison_with_a_null_is_null() -> None:
     x = np.array([1.0, -1.0, np.nan])
     np.testing.assert_array_equal(op.where_known(x > 0, x), [1, 0, np.nan])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 31, 32, 33, 63, 64, 100])
+def test_a_window_of_any_length_is_put_together_from_all_its_rows(n: int) -> None:
+    """Spans of 1, 2, 4, ... rows: every length takes another set of them, none may miss or repeat a row."""
+    x = hostile(rows=110, codes=40, seed=9)[:, 1:13]
+    agree(op.ts_sum(x, n, 1), rolling(x, n, 1, np.sum), rtol=1e-9, atol=1e-9)
+    agree(op.ts_max(x, n, 1), rolling(x, n, 1, np.max))
+    agree(op.ts_var(x, n, 2), rolling(x, n, 2, lambda w: np.var(w - w[0], ddof=1)), rtol=1e-7, atol=1e-18)
+    pair = op.ts_cov(x, x, n, 2)
+    agree(pair, op.ts_var(x, n, 2), rtol=1e-9, atol=1e-18)
+
+
+def test_an_outlier_leaves_no_trace_once_it_has_left_the_window() -> None:
+    x = np.random.default_rng(10).normal(size=(60, 3))
+    spiked = x.copy()
+    spiked[10] = 1e12
+    for ours in (op.ts_mean, op.ts_var, op.ts_skew, op.ts_sum):
+        np.testing.assert_array_equal(ours(spiked, 20, 15)[30:], ours(x, 20, 15)[30:])
+
+
+def test_element_wise_operators_give_the_same_bits_in_pieces_as_whole() -> None:
+    """Large arrays are taken in pieces by several threads; a [T, 1] or [T] partner is broadcast."""
+    rng = np.random.default_rng(11)
+    x, day, code = rng.normal(size=(700, 300)), rng.normal(size=(700, 1)), rng.normal(size=300)
+    x[5, 7], day[3] = 0.0, 0.0
+    for below in (x, day, code):
+        whole = np.vstack([op.divide(x[t : t + 1], below[t : t + 1] if below.ndim == 2 else below) for t in range(700)])
+        np.testing.assert_array_equal(op.divide(x, below), whole)
+    np.testing.assert_array_equal(op.log(x), np.vstack([op.log(row[None]) for row in x]))
+    np.testing.assert_array_equal(op.where_known(x > 0, x, day), np.vstack([
+        op.where_known(x[t : t + 1] > 0, x[t : t + 1], day[t : t + 1]) for t in range(700)
+    ]))  # fmt: skip
+    np.testing.assert_array_equal(op.ts_lag(x, 3)[3:], x[:-3])
+
+
+def test_storage_masks_unlisted_cells_and_sees_an_infinity() -> None:
+    x = np.random.default_rng(12).normal(size=(700, 300))
+    listed = np.ones(x.shape, bool)
+    listed[4, 5] = False
+    x[4, 5] = np.inf
+    stored, finite = op.on_listed(x, listed)
+    assert finite and np.isnan(stored[4, 5]) and stored.dtype == np.float32
+    np.testing.assert_array_equal(stored[listed], x[listed].astype(np.float32))
+    x[699, 299] = 1e300
+    assert not op.on_listed(x, listed)[1]
+    spread, _ = op.on_listed(np.arange(700.0)[:, None], listed)
+    assert spread[9, 9] == 9 and np.isnan(spread[4, 5])

@@ -1,0 +1,131 @@
+"""Element-wise operators, and how operators share the cores: every thread owns whole rows or whole columns.
+
+A plain numpy expression over a full market runs on one core and walks the memory once per operation. Here the rows are
+taken a cache-sized piece at a time, by one thread per core. The result of a cell does not depend on the pieces. Callers
+import from `operators`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from atft_pipeline.panel.window_operators import EPS
+
+Array = NDArray[np.float64]
+
+SMALL = 1 << 16
+"""Cells below which a thread costs more than it saves."""
+PIECE = 1 << 15
+"""Cells per piece: a few arrays of 256 KB stay in the second-level cache."""
+
+
+def in_threads(job: Callable[[int, int], object], length: int, step: int, cells: int) -> list[object]:
+    """Call job(first, end) over 0..length on every core, cut at multiples of `step`; the results in order.
+
+    An array of few `cells` is one call in the caller's thread.
+    """
+    workers = min(len(os.sched_getaffinity(0)), -(-length // step))
+    if cells < SMALL or workers < 2:
+        return [job(0, length)]
+    share = -(-length // (workers * step)) * step
+    with ThreadPoolExecutor(workers) as pool:  # made per call: an idle pool would not survive a fork
+        jobs = [pool.submit(job, first, min(first + share, length)) for first in range(0, length, share)]
+        return [done.result() for done in jobs]
+
+
+def divide(numerator: NDArray[np.generic] | float, denominator: NDArray[np.generic]) -> Array:
+    """numerator / denominator where |denominator| > 1e-12, else null; never an epsilon added to the denominator."""
+
+    def ratio(out: Array, above: NDArray[np.generic], below: NDArray[np.generic]) -> None:
+        np.divide(above, below, out=out, dtype=np.float64)
+        np.copyto(out, np.nan, where=np.abs(np.asarray(below, np.float64)) <= EPS)
+
+    return _by_pieces(ratio, np.asarray(numerator), np.asarray(denominator))
+
+
+def log(x: NDArray[np.generic]) -> Array:
+    """Natural logarithm; null where x is not positive."""
+
+    def logarithm(out: Array, value: NDArray[np.generic]) -> None:
+        np.log(value, out=out, dtype=np.float64)
+        np.copyto(out, np.nan, where=~(np.asarray(value) > 0))
+
+    return _by_pieces(logarithm, np.asarray(x))
+
+
+def where_known(condition: NDArray[np.bool_], *inputs: NDArray[np.generic]) -> Array:
+    """1 where the condition holds, 0 where not, null where any input is null: a comparison alone hides nulls as 0."""
+
+    def flag(out: Array, holds: NDArray[np.generic], *values: NDArray[np.generic]) -> None:
+        out[...] = holds
+        for value in values:
+            np.copyto(out, np.nan, where=np.isnan(value))
+
+    return _by_pieces(flag, np.asarray(condition), *(np.asarray(value) for value in inputs))
+
+
+def lag(x: NDArray[np.generic], k: int) -> Array:
+    """x k >= 0 rows earlier; null on the first k rows."""
+    values = np.asarray(x)
+    out = np.empty(values.shape)
+    first = min(k, len(out))
+    out[:first] = np.nan
+
+    def copy(start: int, end: int) -> None:
+        out[first + start : first + end] = values[start:end]
+
+    in_threads(copy, len(out) - first, 1, out.size)
+    return out
+
+
+def on_listed(values: NDArray[np.generic], listed: NDArray[np.bool_]) -> tuple[NDArray[np.float32], bool]:
+    """`values` [T, N] or [T, 1] as float32 [T, N], null where not listed; and whether all of it is finite or null."""
+    dense = np.asarray(values, np.float64)
+    out = np.empty(listed.shape, np.float32)
+    finite = in_threads(
+        lambda first, end: _masked(dense[first:end], listed[first:end], out[first:end]), len(out), 1, out.size
+    )
+    return out, all(finite)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _masked(x, listed, out):  # type: ignore[no-untyped-def]
+    step = 1 if x.shape[1] == out.shape[1] else 0
+    infinite = 0
+    for t in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            v = np.float32(x[t, j * step]) if listed[t, j] else np.float32(np.nan)
+            infinite += 1 if v - v != 0.0 and v == v else 0
+            out[t, j] = v
+    return infinite == 0
+
+
+def _by_pieces(operation: Callable[..., None], *inputs: NDArray[np.generic]) -> Array:
+    """operation(out, *inputs) over pieces of rows of the broadcast shape."""
+    shape = np.broadcast_shapes(*(value.shape for value in inputs))
+    out = np.empty(shape)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if len(shape) < 2 or out.size < SMALL:
+            operation(out, *inputs)
+            return out
+    rows = shape[0]
+    height = max(1, PIECE // max(out.size // rows, 1))
+
+    def piece(value: NDArray[np.generic], first: int, end: int) -> NDArray[np.generic]:
+        full = value.ndim == len(shape) and len(value) == rows
+        return value[first:end] if full else value
+
+    def some_rows(first: int, end: int) -> None:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for at in range(first, end, height):
+                stop = min(at + height, end)
+                operation(out[at:stop], *(piece(value, at, stop) for value in inputs))
+
+    in_threads(some_rows, rows, 1, out.size)
+    return out
