@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from atft_pipeline.exchange import market as market_module
+from atft_pipeline.exchange.adjustment import adjusted, splits_of
 from atft_pipeline.exchange.drawing import MarketSizeError
 from atft_pipeline.exchange.indices import sector_code
 from atft_pipeline.exchange.market import TABLES, generate
@@ -200,6 +201,16 @@ def test_adjusted_prices_are_raw_prices_times_the_later_factors(tables: dict[str
     for name in "OHLC":
         assert np.allclose(later[f"Adj{name}"], later[name] * later["later"], atol=0.0501)
     assert np.allclose(later["AdjVo"], later["Vo"] / later["later"], atol=0.0501)
+
+
+def test_adjusting_anew_gives_the_very_prices_that_the_market_stores(tables: dict[str, pl.DataFrame]) -> None:
+    bars = tables["bars_daily"]
+    splits = splits_of(bars)
+    blank = bars.with_columns(pl.lit(None, pl.Float64).alias(f"Adj{name}") for name in ("O", "H", "L", "C", "Vo"))
+    assert len(splits) >= 2 and adjusted(blank, splits, bars["Code"].unique()).equals(bars)
+    without = adjusted(bars, {}, splits)
+    changed = without.filter(without["AdjC"].ne_missing(bars["AdjC"]))["Code"]
+    assert set(changed) == set(splits), "only the issues that split, and all of them"
 
 
 def test_splits_and_reverse_splits_stand_on_their_ex_date_row(tables: dict[str, pl.DataFrame]) -> None:
