@@ -5,6 +5,7 @@ limits its time, and ends the whole process group.
 """
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -25,12 +26,29 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _sign_of_life(heartbeat: Path) -> str:
+    """What changes when training moves: its own count of moves, not the thread that writes the file."""
+    try:
+        text = heartbeat.read_text()
+        beat = json.loads(text)
+    except OSError:
+        return ""
+    except json.JSONDecodeError:
+        return text
+    return f"{beat.get('pid')} {beat.get('moves', beat.get('beat'))}" if isinstance(beat, dict) else text
+
+
 class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """How long a training child may be silent, run, and take to stop."""
+    """How long a training child may stand still, run, and take to stop; and how often a crashed one is started again.
+
+    Only a child that a signal killed (a crash, the kernel's out-of-memory killer) is started again: it resumes from its
+    last checkpoint. One that ended by itself has said why, and would say it again.
+    """
 
     hang_seconds: float = 600.0
     max_seconds: float = 36_000.0
     grace_seconds: float = 30.0
+    restarts: int = 1
 
     def run(
         self,
@@ -42,7 +60,7 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> dg.PipesExecutionResult | Sequence[dg.PipesExecutionResult]:
         """Run `command`, stream what it reports, and return its results.
 
-        The child counts as alive while the file `heartbeat` keeps changing. Raises `dg.Failure` when the child fails,
+        The child counts as alive while its heartbeat reports moves. Raises `dg.Failure` when the child fails,
         hangs or exceeds its time; a cancelled run stops the child first, gently, then by force.
         """
         with dg.open_pipes_session(
@@ -50,16 +68,22 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=dg.PipesTempFileMessageReader(),
         ) as session:
-            child = subprocess.Popen(
-                list(command),
-                start_new_session=True,
-                env={**os.environ, **(env or {}), **session.get_bootstrap_env_vars()},
-            )
-            try:
-                reason = self._watch(child, heartbeat)
-            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
-                self._stop(child)
-                raise
+            for left in range(self.restarts, -1, -1):
+                child = subprocess.Popen(
+                    list(command),
+                    start_new_session=True,
+                    env={**os.environ, **(env or {}), **session.get_bootstrap_env_vars()},
+                )
+                try:
+                    reason = self._watch(child, heartbeat)
+                except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                    self._stop(child)
+                    raise
+                crashed = child.returncode is not None and child.returncode < 0
+                if not reason or not crashed or not left:
+                    break
+                name = signal.Signals(-child.returncode).name
+                context.log.warning(f"the training process was killed by {name}; starting it again, it resumes")
             if reason:
                 self._stop(child)
                 raise dg.Failure(description=reason, allow_retries=False)
@@ -68,18 +92,21 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _watch(self, child: subprocess.Popen[bytes], heartbeat: Path) -> str | None:
         """Wait for the child. Returns None when it ended well, else the reason why it must not count."""
         started = last_sign = time.monotonic()
-        seen = 0.0
+        seen = _sign_of_life(heartbeat)
         while (code := child.poll()) is None:
             time.sleep(POLL_SECONDS)
             now = time.monotonic()
-            changed = heartbeat.stat().st_mtime if heartbeat.exists() else 0.0
-            if changed != seen:
-                seen, last_sign = changed, now
+            sign = _sign_of_life(heartbeat)
+            if sign != seen:
+                seen, last_sign = sign, now
             if now - last_sign > self.hang_seconds:
                 return f"training gave no sign of life for {self.hang_seconds:.0f} s; it was stopped"
             if now - started > self.max_seconds:
                 return f"training passed its limit of {self.max_seconds:.0f} s; it was stopped"
-        return None if code == 0 else f"the training process failed with exit code {code}; see its log above"
+        if code == 0:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+        return f"the training process {how}; see its log above and failure_report.json in its run folder"
 
     def _stop(self, child: subprocess.Popen[bytes]) -> None:
         """SIGINT (the child saves a checkpoint), then SIGKILL to the whole group after the grace period."""

@@ -26,6 +26,7 @@ from atft_pipeline.training.faults import Stopped, TrainingFault
 from atft_pipeline.training.feed import Feed, Prepare, Recipe, choose_mode, free_memory, prepare_block
 from atft_pipeline.training.graph import GraphRules, GraphStore
 from atft_pipeline.training.losses import LossFunction
+from atft_pipeline.training.machine import peak_memory_mb
 from atft_pipeline.training.memory import MemoryLadder, is_out_of_memory
 from atft_pipeline.training.optimiser import StageOptimiser, clip_gradients
 from atft_pipeline.training.panel_data import PanelData
@@ -214,12 +215,16 @@ class Trainer:
                 "sec_train": trained - started, "sec_per_epoch": time.monotonic() - started,
                 "dates_per_s": record["throughput"]["dates"] / max(trained - started, 1e-9),
                 "windows_per_s": record["throughput"]["windows"] / max(trained - started, 1e-9),
-                "peak_mem_mb": monitor.peak_memory_mb(),
+                "peak_mem_mb": peak_memory_mb(),
             }  # fmt: skip
             progress.history.append(record)
             progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
             self._save(progress, optimiser)
             self._publish(record, progress)
+            if self.heartbeat.sampler.is_idle():
+                self.reporter.line(
+                    "the GPU is mostly idle: try mode=resident, more dates_per_step, a larger preset"
+                )
             if stage.monitored and phase.patience is not None and progress.epochs_without_gain >= phase.patience:
                 self.reporter.line(f"phase {phase.number}: no gain for {phase.patience} epochs, stopping early")
                 break
@@ -366,6 +371,7 @@ class Trainer:
         self.reporter.line(epoch_line(record))
 
     def _alive(self) -> None:
+        self.heartbeat.update()
         if self.stop.is_set():
             raise Stopped("stopped on request while scoring; the last checkpoint is resumed")
 

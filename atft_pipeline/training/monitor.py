@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import shutil
 import sys
 import threading
 import time
@@ -14,19 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from atft_pipeline.training.files import plain, write_bytes, write_json
+from atft_pipeline.training.machine import Sampler, peak_memory_mb
 from atft_pipeline.training.runs import RunFolder
 
 
 class Heartbeat:
-    """Writes `heartbeat.json` every `seconds` from a thread, in every stage, also when nothing else moves."""
+    """Writes `heartbeat.json` every `seconds` from a thread, in every stage, also when nothing else moves.
+
+    `moves` counts what training itself reported. A watcher goes by it: the thread beats on when training hangs.
+    """
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds = path, seconds
         self._fields: dict[str, Any] = {"stage": "start"}
-        self._beats = 0
+        self._beats = self._moves = 0
+        self.sampler = Sampler(path.parent)
         self._write_lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -45,7 +46,8 @@ class Heartbeat:
         self._beat()
 
     def update(self, **fields: Any) -> None:
-        """Say where training is: stage, phase, epoch, step, loss, dates_per_s ..."""
+        """Say where training is (stage, phase, epoch, step, loss ...) or, without fields, that it moves."""
+        self._moves += 1
         self._fields = {**self._fields, **fields}
 
     def _run(self) -> None:
@@ -55,25 +57,12 @@ class Heartbeat:
     def _beat(self) -> None:
         with self._write_lock:
             self._beats += 1
-            beat = {"time": time.time(), "pid": os.getpid(), "beat": self._beats, **self._fields, **self._machine()}
+            beat = {"time": time.time(), "pid": os.getpid(), "beat": self._beats, "moves": self._moves}
+            beat |= {**self._fields, **self.sampler.sample()}
             try:
                 write_json(self.path, beat)
             except OSError as error:  # a full disk must not kill a training that could still save its best weights
                 print(f"heartbeat not written: {error}", file=sys.stderr, flush=True)
-
-    def _machine(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "rss_mb": peak_memory_mb(),
-            "disk_free_gb": round(shutil.disk_usage(self.path.parent).free / 1e9, 2),
-        }
-        if torch.cuda.is_available():
-            found["gpu_memory_mb"] = round(torch.cuda.memory_allocated() / 1e6)
-        return found
-
-
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def write_epoch(folder: RunFolder, latest: dict[str, Any], history: list[dict[str, Any]]) -> None:

@@ -206,7 +206,7 @@ def final_summary(
             "windows_per_s": float(np.mean([r["throughput"]["windows_per_s"] for r in history])),
             "dates_per_s": float(np.mean([r["throughput"]["dates_per_s"] for r in history])),
             "sec_per_epoch": float(np.mean([r["throughput"]["sec_per_epoch"] for r in history])),
-            "gpu_util": None,
+            "gpu_util": trainer.heartbeat.sampler.gpu_summary(),
             "peak_mem": max(r["throughput"]["peak_mem_mb"] for r in history),
         },
     }

@@ -75,6 +75,30 @@ def test_a_beating_child_is_left_alone_until_its_limit(tmp_path: Path) -> None:
     assert not result.success and "passed its limit" in failure_text(result)
 
 
+def test_a_heartbeat_without_moves_is_a_hang(tmp_path: Path) -> None:
+    """The thread that writes the file lives on when training hangs."""
+    body = (
+        "import json\nbeat = pathlib.Path(sys.argv[1], 'beat')\nn = 0\n"
+        "while True:\n    n += 1\n    part = beat.with_name('part')\n"
+        "    part.write_text(json.dumps({'beat': n, 'pid': os.getpid(), 'moves': min(n, 5)}))\n"
+        "    part.replace(beat)\n    time.sleep(0.1)\n"
+    )
+    result = run_child(tmp_path, body, hang_seconds=1.5, max_seconds=60.0, grace_seconds=1.0)
+    assert not result.success and "no sign of life" in failure_text(result)
+
+
+def test_a_crashed_child_is_started_again_once(tmp_path: Path) -> None:
+    body = (
+        "mark = pathlib.Path(sys.argv[1], 'crashed')\n"
+        "if not mark.exists():\n    mark.write_text('')\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "with open_dagster_pipes() as pipes:\n    pipes.report_asset_materialization(metadata={'resumed': True})\n"
+    )
+    result = run_child(tmp_path, body)
+    assert result.success
+    always = run_child(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)\n")
+    assert not always.success and "killed by SIGKILL" in failure_text(always)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is a Linux facility")
 def test_the_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     child = (

@@ -24,6 +24,7 @@ from atft_pipeline.training.engine import Trainer, build_model
 from atft_pipeline.training.faults import TrainingFault
 from atft_pipeline.training.feed import choose_mode, prepare_block
 from atft_pipeline.training.losses import LossFunction
+from atft_pipeline.training.machine import Sampler
 from atft_pipeline.training.panel_data import load_panel
 from atft_pipeline.training.runs import open_run
 from atft_pipeline.training.step import StepGradient
@@ -383,3 +384,27 @@ def test_mc_dropout_refuses_a_handful_of_samples(tiny: Path, tmp_path: Path) -> 
     trainer = make_trainer(tiny, tmp_path, mc_samples=5)
     with pytest.raises(ValueError, match="at least 20"):
         trainer.uncertainty()
+
+
+# The machine
+
+
+def test_an_idle_gpu_is_noticed_after_five_minutes_and_summarised(tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path)
+    assert sampler.gpu_summary() is None and not sampler.is_idle()
+    sampler.gpu = [(10.0 * n, 20.0) for n in range(20)]
+    assert not sampler.is_idle()
+    sampler.gpu = [(10.0 * n, 20.0 if n > 2 else 100.0) for n in range(40)]
+    assert sampler.is_idle()
+    assert sampler.gpu_summary() == {"mean": 26.0, "median": 20.0, "p10": 20.0}
+    sampler.gpu = [(10.0 * n, 90.0) for n in range(40)]
+    assert not sampler.is_idle()
+
+
+def test_a_sample_tells_memory_processor_and_disk(tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path)
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        sum(range(1000))
+    sample = sampler.sample()
+    assert sample["rss_mb"] > 50 and sample["disk_free_gb"] > 0 and sample["cpu_percent"] > 10
