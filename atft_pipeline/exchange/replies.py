@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -43,6 +44,11 @@ def json_reply(
 def message_reply(status: int, message: str, retry_after: int | None = None) -> Response:
     """The API's error shape, `{"message": ...}`."""
     return json_reply(json.dumps({"message": message}).encode(), status=status, retry_after=retry_after)
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether the caller takes a gzipped body."""
+    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def sent_bytes(response: Response) -> int:

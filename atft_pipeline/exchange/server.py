@@ -26,16 +26,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from atft_pipeline.exchange import replies
-from atft_pipeline.exchange.clock import ClockError, MarketClock, parse_moment
+from atft_pipeline.exchange import control, replies
+from atft_pipeline.exchange.clock import MarketClock
 from atft_pipeline.exchange.distortions import distort_answer, distort_page, late_splits
 from atft_pipeline.exchange.endpoints import ENDPOINTS, Endpoint
 from atft_pipeline.exchange.faults import Fault, FaultBoard, FaultSyntaxError
 from atft_pipeline.exchange.pagination import Continuation, Page
 from atft_pipeline.exchange.plans import (
-    GENERAL,
     LOCKOUT_SECONDS,
-    OWN_BUCKETS,
     PLANS,
     Burst,
     Plan,
@@ -56,10 +54,7 @@ from atft_pipeline.exchange.traffic import RequestRecord, Traffic
 from atft_pipeline.exchange.view import View
 
 PREFIX = "/v2"
-REQUESTS_PATH = "/_exchange/requests"
-CLOCK_PATH = "/_exchange/clock"
 OUTSIDE_PLAN = "This API is not available on your subscription."
-WRONG_KEY = "The incoming api key is invalid or expired."
 MESSAGES = {
     403: OUTSIDE_PLAN,
     413: "Response data is too large. Please specify parameters to reduce the acquired data range.",
@@ -173,7 +168,7 @@ class Exchange:
             body = self._body(self.tables[endpoint.table], query, params, page or Page(), faults)
         except BadRequest as error:
             return replies.message_reply(400, str(error))
-        return _late_reply(body, faults, _accepts_gzip(request))
+        return _late_reply(body, faults, replies.accepts_gzip(request))
 
     def _refusal(self, key: str, endpoint: Endpoint | None, method: str) -> str:
         """Why the answer is 403, in the service's words; empty when the request may go on."""
@@ -182,7 +177,7 @@ class Exchange:
         if not key:
             return "The api key is required."
         if not self.knows(key):
-            return WRONG_KEY
+            return control.WRONG_KEY
         if endpoint.table not in self.plan.tables:
             return OUTSIDE_PLAN
         return ""
@@ -226,42 +221,6 @@ class Exchange:
                 return {"pagination_key": f"endless-{self._endless}"}
         return {}
 
-    async def report(self, request: Request) -> Response:
-        """Requests so far, counted by table, date and status, the busiest minute of each bucket, and each request in
-        order (not with `list=0`); for loopback callers with the key."""
-        if not self._may_control(request):
-            return replies.message_reply(403, WRONG_KEY)
-        limits = {bucket: self.rates.limit(bucket) for bucket in (GENERAL, *OWN_BUCKETS)}
-        answer = self.traffic.report(limits, listed=request.query_params.get("list") != "0")
-        return replies.json_reply(json.dumps(answer).encode(), accepts_gzip=_accepts_gzip(request))
-
-    async def stand(self, request: Request) -> Response:
-        """Tell the exchange time, or move it: POST {"now": TIME or null} or {"advance_minutes": N}."""
-        if not self._may_control(request):
-            return replies.message_reply(403, WRONG_KEY)
-        if request.method == "POST":
-            try:
-                self._move(await request.json())
-            except (ClockError, json.JSONDecodeError) as error:
-                return replies.message_reply(400, str(error))
-        now = self.clock.now
-        answer = {"now": now.isoformat() if now else None, "today": self.clock.today.isoformat()}
-        return replies.json_reply(json.dumps(answer).encode())
-
-    def _move(self, order: object) -> None:
-        if not isinstance(order, dict) or len(order) != 1 or not order.keys() <= {"now", "advance_minutes"}:
-            raise ClockError('send {"now": TIME or null} or {"advance_minutes": NUMBER}')
-        if "now" in order:
-            self.clock.set(None if order["now"] is None else parse_moment(str(order["now"])))
-        elif isinstance(order["advance_minutes"], int | float):
-            self.clock.advance(order["advance_minutes"])
-        else:
-            raise ClockError(f"advance_minutes cannot be {order['advance_minutes']!r}")
-
-    def _may_control(self, request: Request) -> bool:
-        is_loopback = request.client is not None and request.client.host in ("127.0.0.1", "::1")
-        return is_loopback and self.knows(request.headers.get("x-api-key", ""))
-
     async def _early_reply(self, key: str, faults: Sequence[Fault]) -> Response | None:
         """The reply of a fault that needs no data; the slow fault waits here and then lets the request go on."""
         for fault in faults:
@@ -282,10 +241,6 @@ class Exchange:
             elif fault.kind in _BODIES:
                 return replies.json_reply(_BODIES[fault.kind])
         return None
-
-
-def _accepts_gzip(request: Request) -> bool:
-    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def _late_reply(body: bytes, faults: Sequence[Fault], accepts_gzip: bool) -> Response:
@@ -347,8 +302,7 @@ def create_app(
     rates = RateEmulator(PLANS[plan], requests_per_minute, clock, burst)
     exchange = Exchange(market_dir, PLANS[plan], api_keys, faults, rates, page_rows, clock, now, revisions)
     routes = [
-        Route(REQUESTS_PATH, exchange.report, methods=["GET"]),
-        Route(CLOCK_PATH, exchange.stand, methods=["GET", "POST"]),
+        *control.routes(exchange),
         Route("/{path:path}", exchange.answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
     app = Starlette(routes=routes, exception_handlers={Exception: _unexpected})
