@@ -222,9 +222,7 @@ class Trainer:
             self._save(progress, optimiser)
             self._publish(record, progress)
             if self.heartbeat.sampler.is_idle():
-                self.reporter.line(
-                    "the GPU is mostly idle: try mode=resident, more dates_per_step, a larger preset"
-                )
+                self.reporter.line("the GPU is mostly idle: try mode=resident, more dates_per_step, a larger preset")
             if stage.monitored and phase.patience is not None and progress.epochs_without_gain >= phase.patience:
                 self.reporter.line(f"phase {phase.number}: no gain for {phase.patience} epochs, stopping early")
                 break
