@@ -24,6 +24,7 @@ from atft_pipeline.features import (
     liquidity,
     market,
     meta,
+    neighbours,
     prices,
     ranks,
     returns,
@@ -51,6 +52,7 @@ GROUPS: tuple[Group, ...] = (
     sector.GROUP,
     flow.GROUP,
     statements.GROUP,
+    neighbours.GROUP,
 )
 """Feature groups in contract order."""
 

@@ -23,6 +23,7 @@ from atft_pipeline.panel.cs_operators import (
     group_take,
 )
 from atft_pipeline.panel.element_operators import Array, divide, log, on_listed, where_known
+from atft_pipeline.panel.pair_operators import CorrelationGraph, correlation_graph
 from atft_pipeline.panel.ts_operators import (
     ts_beta,
     ts_corr,
@@ -50,6 +51,8 @@ from atft_pipeline.panel.window_operators import EPS
 __all__ = [
     "EPS",
     "Array",
+    "CorrelationGraph",
+    "correlation_graph",
     "cs_clip",
     "cs_count",
     "cs_mean",
