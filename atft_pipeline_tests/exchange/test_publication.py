@@ -15,9 +15,12 @@ from starlette.applications import Starlette
 
 from atft_pipeline.exchange.clock import ClockError, MarketClock, parse_moment
 from atft_pipeline.exchange.endpoints import ENDPOINTS, Endpoint
-from atft_pipeline.exchange.process import move_clock, running_exchange
+from atft_pipeline.exchange.plans import PLANS
+from atft_pipeline.exchange.process import ensure_market, move_clock, running_exchange
 from atft_pipeline.exchange.publication import RULES, Moment, published
 from atft_pipeline.exchange.server import Exchange, create_app
+from atft_pipeline.exchange.tables import Query
+from atft_pipeline.settings import MarketSize
 from atft_pipeline_tests.exchange import wire
 
 WEEKDAYS = [day for day in wire.all_days(date(2026, 5, 1), date(2026, 10, 30)) if day.weekday() < 5]
@@ -206,3 +209,30 @@ def test_nothing_but_the_exchange_reads_the_publication_rules() -> None:
     package = Path(inspect.getfile(Exchange)).parents[1]
     readers = [path for path in package.rglob("*.py") if "exchange.publication" in path.read_text()]
     assert readers and {path.parent.name for path in readers} == {"exchange"}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Exchange:
+    """All tables of a generated market."""
+    folder = tmp_path_factory.mktemp("drawn") / "market"
+    ensure_market(MarketSize(stocks=30, start=date(2024, 1, 4), end=date(2024, 6, 28), seed=3, plant="null"), folder)
+    return create_app(folder, plan="premium", api_keys={wire.KEY}).state.exchange
+
+
+@pytest.mark.parametrize("table", sorted(PLANS["premium"].tables))
+def test_every_table_ends_where_the_clock_stands_and_is_whole_in_the_end(drawn: Exchange, table: str) -> None:
+    column = drawn.tables[table].endpoint.date_column
+    query = Query(first=date(2024, 1, 4), last=date(2024, 12, 31))
+    whole = drawn.view.rows(table, query)
+    try:
+        drawn.clock.set(datetime(2024, 5, 15, 17))
+        then = drawn.view.rows(table, query)
+        drawn.clock.set(datetime(2024, 7, 12))
+        late = drawn.view.rows(table, query)
+    finally:
+        drawn.clock.set(None)
+    ahead = {"calendar": "2024-12-31", "master": "2024-05-15"}
+    assert then.height > 0 and then[column].max() <= ahead.get(table, "2024-05-15")
+    assert late.equals(whole)
+    if table not in ("bars_daily", "master"):  # adjusted prices are as of the day; the list is one day's
+        assert then.join(whole, on=whole.columns, how="semi", nulls_equal=True).height == then.height
