@@ -17,10 +17,11 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import requests
@@ -31,6 +32,7 @@ from atft_pipeline.jquants.errors import NOTHING_STORED, ExchangeError, describe
 from atft_pipeline.jquants.limiter import Limiter, plan_windows
 from atft_pipeline.jquants.plans import FINS_PER_MINUTE, Plan, get_plan
 
+TOKYO = ZoneInfo("Asia/Tokyo")
 OFFICIAL_URL = ClientV2.JQUANTS_API_BASE
 
 log = logging.getLogger(__name__)
@@ -95,6 +97,7 @@ class Client(ClientV2):
         limiter: Limiter,
         *,
         origin: str = "",
+        today: date | None = None,
         patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -102,6 +105,8 @@ class Client(ClientV2):
         self.JQUANTS_API_BASE = base_url.rstrip("/")
         self.plan = plan
         self.origin = origin
+        self.today = today or datetime.now(TOKYO).date()
+        self._windows: dict[str, tuple[date, date | None]] = {}
         self._limiter = limiter
         self._patience = patience or Patience()
         self._sleep = sleep
@@ -116,6 +121,13 @@ class Client(ClientV2):
     @property
     def requests_sent(self) -> int:
         return getattr(self._mine, "sent", 0)
+
+    def window(self, endpoint: str) -> tuple[date, date | None] | None:
+        """First and last date that the plan covers there: as the service named them in a refusal (400) of this run,
+        else None, or the newest date that the plan shows where it hides some. None as last date is open."""
+        if endpoint in self._windows:
+            return self._windows[endpoint]
+        return (date.min, self.plan.window(self.today)[1]) if self.plan.hidden_days else None
 
     @property
     def is_loopback(self) -> bool:
@@ -157,7 +169,10 @@ class Client(ClientV2):
                 return Page(answer)
             last = attempt == self._patience.attempts
             if last or not answer.retry:
-                raise failure(endpoint, asked, answer.status, answer.message, attempt)
+                refusal = failure(endpoint, asked, answer.status, answer.message, attempt)
+                if refusal.covered:
+                    self._windows[endpoint] = refusal.covered
+                raise refusal
             wait = self._patience.wait(attempt, answer.status, answer.retry_after)
             log.warning("%s %s: %s; trying again in %.1f s", endpoint, asked, answer.message, wait)
             if answer.status == 429:
@@ -252,6 +267,7 @@ def connect(
     *,
     limits_file: Path | None = None,
     origin: str = "",
+    today: date | None = None,
     patience: Patience | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
@@ -261,7 +277,8 @@ def connect(
     `api_key` empty: read `JQUANTS_API_KEY`. `requests_per_minute` None: the plan's limit; a number above it says that
     the server is not the public one, so the statement endpoints' own cap is lifted too. `limits_file`: processes that
     name the same file share one limit; None paces this process alone. `origin` names the market behind the server
-    (default: its host); months stored from another origin are fetched anew.
+    (default: its host); months stored from another origin are fetched anew. `today` is the service's date (default: the
+    date in Tokyo; a simulated market's is its last).
     """
     base_url = base_url or OFFICIAL_URL
     chosen = get_plan(plan)
@@ -276,6 +293,7 @@ def connect(
         chosen,
         Limiter(plan_windows(per_minute, fins), limits_file, clock=clock, sleep=sleep),
         origin=origin or (urlparse(base_url).hostname or base_url),
+        today=today,
         patience=patience,
         sleep=sleep,
     )

@@ -6,7 +6,7 @@ and the list of issues tell them apart. Each rule raises `IncompleteError` with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
@@ -43,9 +43,12 @@ def require_unit(
     unit: Unit,
     frame: pl.DataFrame,
     business: Sequence[date],
-    listed: Mapping[date, frozenset[str]],
+    listed: pl.DataFrame | None = None,
 ) -> None:
-    """Raise unless `frame` is a whole answer for `unit`: its dates only, every business day, the listed codes."""
+    """Raise unless `frame` is a whole answer for `unit`: its dates only, every business day, the listed codes.
+
+    `listed`: Date and Code of the issues that must have a row.
+    """
     days = set(frame[table.date_column].unique())
     foreign = sorted(day for day in days if not unit.covers(day))
     if foreign:
@@ -55,13 +58,15 @@ def require_unit(
     absent = sorted(day for day in set(business) - days if unit.covers(day) and day not in OUTAGE_DAYS)
     if absent:
         raise incomplete(table, unit.text, f"no rows for business day {', '.join(map(str, absent[:5]))}")
-    for day in sorted(days & set(listed)):
-        codes = listed[day]
-        got = len(codes.intersection(frame.filter(pl.col(table.date_column) == day)["Code"]))
-        if got < MIN_COVERAGE * len(codes):
-            raise incomplete(
-                table, unit.text, f"{got} of {len(codes)} listed codes have a row (want {MIN_COVERAGE:.0%})"
-            )
+    if listed is None:
+        return
+    due = listed.filter(pl.col("Date").is_in(list(days)))
+    found = frame.select(pl.col(table.date_column).alias("Date"), "Code", found=pl.lit(True))
+    shares = due.join(found, on=["Date", "Code"], how="left").group_by("Date").agg(pl.len(), got=pl.col("found").sum())
+    poor = shares.filter(pl.col("got") < MIN_COVERAGE * pl.col("len")).sort("Date")
+    for day, codes, got in poor.head(1).iter_rows():
+        text = unit.text if unit.first == unit.last else f"date={day}"
+        raise incomplete(table, text, f"{got} of {codes} listed codes have a row (want {MIN_COVERAGE:.0%})")
 
 
 def thin_days(table: Table, frame: pl.DataFrame) -> list[date]:

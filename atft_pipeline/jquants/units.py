@@ -7,7 +7,8 @@ what the newest date was when it was fetched (`as_of`); from that follows which 
 from __future__ import annotations
 
 import calendar
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from atft_pipeline.lake.store import read_record, read_table
 
 SETTLED = timedelta(days=7)
 """Corrections mostly come within a week: a month read earlier than this after its end is read again once."""
+
+OLD = timedelta(days=14)
+"""A day that was read this long after its date has had its corrections."""
 
 
 @dataclass(frozen=True, order=True)
@@ -75,15 +79,23 @@ class Span:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a stored file says it covers."""
+    """What a stored file says it covers; `last` before `first`: the month lies outside the plan's dates.
+
+    `floor`: the plan's first date when it cut the month short; nothing older can be asked for on that plan.
+    """
 
     first: date
     last: date
     as_of: date
     complete: bool
+    floor: date | None = None
+
+    @property
+    def is_outside(self) -> bool:
+        return self.last < self.first
 
 
-def stored_coverage(path: Path, origin: str) -> Coverage | None:
+def stored_coverage(path: Path, origin: str, plan: str = "") -> Coverage | None:
     """The dates behind the file at `path`; None when there is none or it came from another market.
 
     A damaged file raises `LakeError`.
@@ -94,7 +106,9 @@ def stored_coverage(path: Path, origin: str) -> Coverage | None:
     if source.get("origin") != origin:
         return None
     first, last, as_of = (date.fromisoformat(source[name]) for name in ("from", "to", "as_of"))
-    return Coverage(first, last, as_of, source["complete"] == "true")
+    window_plan, _, window_first = source.get("window", "").partition(" ")
+    floor = date.fromisoformat(window_first) if window_first and window_plan == plan else None
+    return Coverage(first, last, as_of, source["complete"] == "true", floor)
 
 
 def month_span(lake: Path, month: str, last_date: date) -> Span:
@@ -119,24 +133,45 @@ def month_span(lake: Path, month: str, last_date: date) -> Span:
     return Span(month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins))
 
 
+def clamp(span: Span, window: tuple[date, date | None] | None) -> Span | None:
+    """The part of `span` inside the dates that a plan covers; None when there is none."""
+    if window is None:
+        return span
+    first, last = max(span.first, window[0]), min(span.last, window[1] or span.last)
+    if first > last:
+        return None
+    return replace(span, first=first, last=last, business=tuple(d for d in span.business if first <= d <= last))
+
+
 def is_current(stored: Coverage, span: Span) -> bool:
     """Whether the stored month needs no request: it covers the span, and nothing newer can be asked or expected."""
-    if stored.first > span.first or stored.last < span.last:
+    if stored.floor is not None and stored.floor > span.month_end:
+        return True
+    if stored.is_outside:
+        return stored.as_of >= span.last_date
+    if stored.first > max(span.first, stored.floor or span.first):
         return False
     settled = stored.complete and stored.as_of >= span.month_end + SETTLED
     return settled or stored.as_of >= span.last_date
 
 
-def units_to_fetch(table: Table, span: Span, stored: Coverage | None, revisit_days: int) -> list[Unit]:
-    """Units that are missing, and the newest `revisit_days` stored ones, which may have been corrected since."""
+def units_to_fetch(
+    table: Table, span: Span, stored: Coverage | None, revisit_days: int, asked: Sequence[date] | None = None
+) -> list[Unit]:
+    """Units that are missing, and the newest `revisit_days` stored ones, which may have been corrected since.
+
+    `asked`: the days that can have rows, where fewer can than the table's declaration says. A day that was old when it
+    was read (a plan that hides the newest twelve weeks) is not read again.
+    """
     if table.unit == "month":
         return [Unit(span.first, span.last)]
-    days = span.days(table)
-    if stored is None:
+    days = span.days(table) if asked is None else list(asked)
+    if stored is None or stored.is_outside:
         return [Unit(day, day) for day in days]
     have = [day for day in days if stored.first <= day <= stored.last]
-    again = set(have[-revisit_days:]) if revisit_days else set()
-    return [Unit(day, day) for day in days if day not in have or day in again]
+    again = {day for day in (have[-revisit_days:] if revisit_days else []) if day + OLD > stored.as_of}
+    lost = {day for day in days if stored.floor is not None and day < stored.floor}
+    return [Unit(day, day) for day in days if (day not in have and day not in lost) or day in again]
 
 
 def is_settled(unit: Unit, as_of: date, last_date: date) -> bool:

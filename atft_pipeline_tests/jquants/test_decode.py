@@ -48,7 +48,7 @@ def test_dates_come_out_as_dates_from_timestamps_and_from_text() -> None:
     assert decoded["CurFYSt"].to_list() == [date(2023, 4, 1)] * 2
     assert decoded["NP"].to_list() == [-1500.0] * 2
     assert decoded["Sales"].to_list() == [None, None]
-    assert decoded["MatChgSub"].to_list() == ["", ""]  # text is kept as delivered
+    assert decoded["MatChgSub"].to_list() == [None, None]  # CSV cannot tell "" from null
 
 
 def test_why_a_number_is_absent_is_kept_where_it_has_a_meaning() -> None:
