@@ -57,7 +57,7 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
     stored = stored_coverage(job.path, client.origin)
     if stored and stored.first <= start and stored.last >= end and not refetch:
         return job.reused()
-    before = client.requests_sent
+    before, wanted = client.requests_sent, end
     frame, start, end = _ask_inside(client, start, end)
     first, last = require_calendar(frame, start, end)
     if stored and first <= stored.last + timedelta(days=1) and last >= stored.first - timedelta(days=1):
@@ -65,6 +65,8 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
         frame = pl.concat([old.filter(~pl.col("Date").is_between(first, last)), frame], how="diagonal").sort("Date")
         first, last = min(first, stored.first), max(last, stored.last)
     source = source_of(client, CALENDAR, Coverage(first, last, last, True))
+    if end < wanted:
+        source["cut"] = "by the plan's window"
     write_table(job.path, frame, keys=CALENDAR.keys, source=source)
     return replace(job.reused(), requests=client.requests_sent - before, units=1, reused=False, route=Way.SPAN)
 
@@ -115,7 +117,7 @@ def ingest_month(
     revisit = route_of(table).revisit if revisit_days is None else revisit_days
 
     def fetch(span: Span) -> MonthReport:
-        units = units_to_fetch(table, span, None if refetch else stored, revisit, asked_days(table, span))
+        units = units_to_fetch(table, span, None if refetch else stored, revisit)
         parts, requests, made = fetch_units(job, span, units, workers)
         floor = plan_floor(whole, span, stored)
         try:
@@ -141,10 +143,10 @@ def inside_window(
         window = job.client.window(job.table.path)
         span = clamp(whole, window)
         if span is None:
-            assert window is not None
+            floor = window[0] if window and window[0] > date.min else None
             if stored and not stored.is_outside:
-                return job.store(whole, stored, {}, requests=0, units=0, route="kept", floor=window[0])
-            return job.mark_outside(whole, window, requests=0)
+                return job.store(whole, stored, {}, requests=0, units=0, route="kept", floor=floor)
+            return job.mark_outside(whole, floor)
         try:
             return fetch(span)
         except ExchangeError as error:
@@ -158,12 +160,6 @@ def inside_window(
 def plan_floor(whole: Span, span: Span, stored: Coverage | None) -> date | None:
     """The plan's first date, where it cuts the month short."""
     return span.first if span.first > whole.first else stored.floor if stored else None
-
-
-def asked_days(table: Table, span: Span) -> list[date] | None:
-    """Days that can have rows, where the table's route knows better than its declaration."""
-    days = route_of(table).days
-    return days(span) if days else None
 
 
 def staging_of(job: Month, last_date: date) -> Staging:

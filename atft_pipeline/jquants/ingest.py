@@ -21,7 +21,6 @@ from atft_pipeline.jquants.errors import ExchangeError
 from atft_pipeline.jquants.fetch import (
     LOOPBACK_WORKERS,
     WORKERS,
-    asked_days,
     fetch_sectors,
     fetch_unit,
     fetch_units,
@@ -113,7 +112,7 @@ def _sorted_out(
         if refetch:
             staging_of(job, last_date).clear()
         have = None if refetch else stored
-        units = units_to_fetch(table, whole, have, route_of(table).revisit, asked_days(table, whole))
+        units = units_to_fetch(table, whole, have, route_of(table).revisit)
         due[month] = _Due(job, whole, stored, tuple(units))
     return due, current
 
@@ -145,7 +144,9 @@ def _listed(client: Client, table: Table) -> tuple[list[BulkFile], int] | None:
 def _by_span(client: Client, table: Table, due: Sequence[_Due], way: Way) -> Iterator[MonthReport]:
     """One call, or one per sector, for all months from the first to the last that is due; each month cut out of it."""
     before = client.requests_sent
-    rows = _span_rows(client, table, min(d.whole.first for d in due), max(d.whole.last for d in due), way)
+    rows = _span_rows(
+        client, table, min(d.whole.first for d in due), max(min(d.whole.last, d.whole.known_until) for d in due), way
+    )
     charge = client.requests_sent - before
     for item in due:
 
@@ -339,7 +340,7 @@ def _open_units(
     """Days to read: missing ones, ones with a new or overwritten file, and recent ones that have no file to tell."""
     held = None if refetch else item.stored
     route = route_of(table)
-    units = set(units_to_fetch(table, span, held, route.revisit, asked_days(table, span)))
+    units = set(units_to_fetch(table, span, held, route.revisit))
     if table.unit != "day":
         return sorted(units)
     days = {unit.first for unit in units}

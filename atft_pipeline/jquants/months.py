@@ -117,13 +117,13 @@ class Month:
         """Note that the stored rows are still what the service has at `span.last_date`."""
         return self.store(span, stored, {}, requests=requests, units=0, route="unchanged", files=files)
 
-    def mark_outside(self, span: Span, window: tuple[date, date | None], requests: int) -> MonthReport:
-        """Record a month that the plan does not show: no rows, not complete, no failure."""
+    def mark_outside(self, span: Span, floor: date | None) -> MonthReport:
+        """Record a month that the plan does not show: no rows, not complete, no failure. `floor`: its first date."""
         nothing = Coverage(span.first, span.first - timedelta(days=1), span.last_date, False)
         frame = pl.DataFrame(schema=dict(self.table.schema))
-        source = self._source(nothing, frame, window[0])
+        source = self._source(nothing, frame, floor)
         record = write_table(self.path, frame, keys=self.table.keys, source=source)
-        return self._report(record, requests=requests, units=0, route="outside the plan's dates", days=0)
+        return self._report(record, requests=0, units=0, route="outside the plan's dates", days=0)
 
     def reused(self) -> MonthReport:
         days = _days(self.table, read_table(self.path, columns=[self.table.date_column]))

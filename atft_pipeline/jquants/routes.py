@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from jquantsapi import constants
 
 from atft_pipeline.jquants.plans import Plan
 from atft_pipeline.jquants.table import Table
-from atft_pipeline.jquants.units import Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +26,6 @@ PAGE_ROWS = 1500
 """Rows of one page: not documented; a full-market day of bars (about 4,200 rows) takes three pages of this size."""
 
 SECTORS = tuple(code for code, *_ in constants.SECTOR_33_DATA)
-
-DAILY_MARGIN = date(2026, 9, 25)
-"""First application date of daily margin balances; before, there is one date a week."""
 
 
 class Way(StrEnum):
@@ -53,7 +48,6 @@ class Route:
     bulk: bool = True
     span: bool = False
     sector: Callable[[ClientV2, str, str, str], pd.DataFrame] | None = None
-    days: Callable[[Span], list[date]] | None = None
     restated: tuple[str, ...] = ()
 
 
@@ -64,14 +58,6 @@ class Need:
     days: int
     past_months: int = 0
     open_days: int = 0
-
-
-def weekly_then_daily(span: Span) -> list[date]:
-    """The last business day of each week, and every business day since margin balances are published daily."""
-    days = span.business
-    ends = {(day.isocalendar().year, day.isocalendar().week): day for day in days}
-    # The last week may go on in the next month: its last day here is asked for all the same and has no rows then.
-    return sorted({day for day in days if day >= DAILY_MARGIN} | {day for day in ends.values() if day < DAILY_MARGIN})
 
 
 ADJUSTED = tuple(half + name for half in ("", "M", "A") for name in ("AdjO", "AdjH", "AdjL", "AdjC", "AdjVo"))
@@ -94,7 +80,7 @@ ROUTES: Mapping[str, Route] = {
         ),
     ),
     "/markets/short-sale-report": Route(rows=335, revisit=10),
-    "/markets/margin-interest": Route(rows=4200, revisit=7, days=weekly_then_daily),
+    "/markets/margin-interest": Route(rows=4200, revisit=7),
     "/markets/margin-alert": Route(rows=300, revisit=7),
     "/markets/breakdown": Route(rows=4000),
     "/derivatives/bars/daily/options/225": Route(rows=3500, revisit=3),

@@ -7,7 +7,6 @@ what the newest date was when it was fetched (`as_of`); from that follows which 
 from __future__ import annotations
 
 import calendar
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -63,6 +62,8 @@ class Span:
     business: tuple[date, ...]
     week_ends: frozenset[date]
     """Dates that a weekly margin balance can have."""
+    known_until: date = date.max
+    """Last day of a calendar that the plan's window cut short; nothing newer can be judged, so it is not asked for."""
 
     @property
     def is_whole(self) -> bool:
@@ -118,26 +119,28 @@ def month_span(lake: Path, month: str, last_date: date) -> Span:
     """
     year, number = (int(part) for part in month.split("-"))
     month_end = date(year, number, calendar.monthrange(year, number)[1])
-    days = read_table(lake / partition_path(CALENDAR), columns=["Date", "HolDiv"]).sort("Date")
+    path = lake / partition_path(CALENDAR)
+    days = read_table(path, columns=["Date", "HolDiv"]).sort("Date")
+    is_cut = "cut" in read_record(path).source
     begins, ends = days["Date"][0], days["Date"][-1]
     first, last = max(date(year, number, 1), begins), min(month_end, last_date)
-    if first > last or last > ends:
+    if first > last or (last > ends and not is_cut):
         raise IncompleteError(
             f"{CALENDAR.path} {month} up to {last_date}: the stored calendar covers {begins} to {ends}; materialise "
             f"the calendar for these dates first, or leave this month out",
             endpoint=CALENDAR.path,
             request=month,
         )
+    known_until = ends if is_cut else date.max
     open_days = days.filter(pl.col("HolDiv").is_in(BUSINESS))["Date"]
     business = tuple(open_days.filter(open_days.is_between(first, last)))
-    return Span(month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins))
+    return Span(month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins), known_until)
 
 
 def clamp(span: Span, window: tuple[date, date | None] | None) -> Span | None:
     """The part of `span` inside the dates that a plan covers; None when there is none."""
-    if window is None:
-        return span
-    first, last = max(span.first, window[0]), min(span.last, window[1] or span.last)
+    begins, ends = window or (date.min, None)
+    first, last = max(span.first, begins), min(span.last, ends or span.last, span.known_until)
     if first > last:
         return None
     return replace(span, first=first, last=last, business=tuple(d for d in span.business if first <= d <= last))
@@ -155,17 +158,14 @@ def is_current(stored: Coverage, span: Span) -> bool:
     return settled or stored.as_of >= span.last_date
 
 
-def units_to_fetch(
-    table: Table, span: Span, stored: Coverage | None, revisit_days: int, asked: Sequence[date] | None = None
-) -> list[Unit]:
+def units_to_fetch(table: Table, span: Span, stored: Coverage | None, revisit_days: int) -> list[Unit]:
     """Units that are missing, and the newest `revisit_days` stored ones, which may have been corrected since.
 
-    `asked`: the days that can have rows, where fewer can than the table's declaration says. A day that was old when it
-    was read (a plan that hides the newest twelve weeks) is not read again.
+    A day that was old when it was read (a plan that hides the newest twelve weeks) is not read again.
     """
     if table.unit == "month":
         return [Unit(span.first, span.last)]
-    days = span.days(table) if asked is None else list(asked)
+    days = span.days(table)
     if stored is None or stored.is_outside:
         return [Unit(day, day) for day in days]
     have = [day for day in days if stored.first <= day <= stored.last]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import threading
 from collections.abc import Callable
@@ -54,7 +57,8 @@ def rows_of(path: str, params: dict[str, str]) -> list[Row]:
         first, last = date.fromisoformat(params["from"]), date.fromisoformat(params["to"])
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     days = [day for day in days if FIRST <= day <= LAST]
-    return [row for day in days for row in DAILY[path](day)]
+    rows = [row for day in days for row in DAILY[path](day)]
+    return [row for row in rows if row["S33"] == params["s33"]] if "s33" in params else rows
 
 
 def _calendar(day: date) -> list[Row]:
@@ -160,6 +164,53 @@ DAILY: dict[str, Callable[[date], list[Row]]] = {
 }
 
 
+@dataclass
+class Bulk:
+    """Bulk files of the honest rows: month files before the month of `today`, day files in it.
+
+    `modified`: LastModified by key, where a test says that a file was written anew.
+    """
+
+    today: date = LAST
+    modified: dict[str, str] = field(default_factory=dict)
+
+    def listed(self, endpoint: str, edit: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
+        return [
+            {
+                "Key": key,
+                "LastModified": self.modified.get(key, f"{last + timedelta(days=1)}T01:02:03.000004+00:00"),
+                "Size": len(self._file(endpoint, first, last, edit)),
+            }
+            for key, first, last in self._keys(endpoint)
+        ]
+
+    def content(self, key: str, edit: Callable[[str, list[Row]], list[Row]]) -> bytes:
+        endpoint, first, last = next((e, f, t) for e in DAILY for k, f, t in self._keys(e) if k == key)
+        return self._file(endpoint, first, last, edit)
+
+    def _keys(self, endpoint: str) -> list[tuple[str, date, date]]:
+        name, running = endpoint.strip("/"), self.today.replace(day=1)
+        stem = name.replace("/", "_")
+        months = [date(FIRST.year, number, 1) for number in range(FIRST.month, self.today.month)]
+        past = [
+            (f"{name}/historical/{m.year}/{stem}_{m:%Y%m}.csv.gz", m, m.replace(month=m.month + 1) - timedelta(days=1))
+            for m in months
+        ]
+        days = [running + timedelta(days=n) for n in range((self.today - running).days + 1)]
+        return past + [(f"{name}/live/{stem}_{d:%Y%m%d}.csv.gz", d, d) for d in days if DAILY[endpoint](d)]
+
+    @staticmethod
+    def _file(endpoint: str, first: date, last: date, edit: Callable[[str, list[Row]], list[Row]]) -> bytes:
+        rows = edit(endpoint, rows_of(endpoint, {"from": f"{first}", "to": f"{last}"}))
+        text = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            flat = ({k: json.dumps(v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows)
+            writer.writerows(flat)  # None and "" are both empty
+        return gzip.compress(text.getvalue().encode(), mtime=0)
+
+
 class ScriptedExchange:
     """Serves `rows_of` in pages of `page_rows`; `script` and `edit` plant faults, `log` holds every request."""
 
@@ -167,8 +218,11 @@ class ScriptedExchange:
         self.script: Script = lambda path, params, number: None
         self.edit: Callable[[str, list[Row]], list[Row]] = lambda path, rows: rows
         self.page_rows = 100
+        self.bulk: Bulk | None = None
+        """Set it to serve bulk files too; without it they are refused, as on plan Free."""
         self.log: list[tuple[str, dict[str, str]]] = []
         self.keys_seen: set[str] = set()
+        self.keys_of_files: set[str] = set()
         self._lock = threading.Lock()
         exchange = self
 
@@ -179,7 +233,8 @@ class ScriptedExchange:
             def do_GET(self) -> None:
                 url = urlparse(self.path)
                 reply = exchange.answer(url.path.removeprefix("/v2"), dict(parse_qsl(url.query)))
-                exchange.keys_seen.add(self.headers.get("x-api-key", ""))
+                key = self.headers.get("x-api-key", "")
+                (exchange.keys_of_files if "/files/" in url.path else exchange.keys_seen).add(key)
                 assert reply.body is not None
                 self.send_response(reply.status)
                 self.send_header("Content-Length", str(len(reply.body)))
@@ -208,10 +263,23 @@ class ScriptedExchange:
         with self._lock:
             self.log.append((path, params))
             number = self.log.count((path, params))
-        planned = self.script(path, params, number) or Reply()
+        planned = self.script(path, params, number)
+        if planned is None and path.startswith(("/bulk/", "/files/")):
+            planned = self._bulk(path, params)
+        planned = planned or Reply()
         if planned.body is None:
             planned.body = json.dumps(self._page(path, params)).encode()
         return planned
+
+    def _bulk(self, path: str, params: dict[str, str]) -> Reply:
+        if self.bulk is None:
+            return message("This API is not available on your subscription.", 403)
+        if path == "/bulk/list":
+            listed = self.bulk.listed(params["endpoint"], self.edit)
+            return Reply(body=json.dumps({"data": listed}).encode())
+        if path == "/bulk/get":
+            return Reply(body=json.dumps({"url": f"{self.base_url}/files/{params['key']}"}).encode())
+        return Reply(body=self.bulk.content(path.removeprefix("/files/"), self.edit))
 
     def _page(self, path: str, params: dict[str, str]) -> dict[str, Any]:
         rows = self.edit(path, rows_of(path, params))

@@ -114,10 +114,11 @@ def test_a_key_that_the_exchange_does_not_know_is_refused_with_the_remedy(exchan
         ingest_month(stranger, lake, TABLES["topix"], "2024-02", last_date=END)
 
 
-def test_a_date_outside_the_plan_names_the_covered_dates(market: Path, lake: Path) -> None:
+def test_dates_outside_the_plan_are_left_out_and_the_partition_says_so(market: Path, tmp_path: Path) -> None:
     with running_exchange(market, plan="free", requests_per_minute=100_000) as served:
         free = connect(served.base_url, served.api_key, "free", 100_000)
-        with pytest.raises(ExchangeError, match=r"2024-05-\d\d: HTTP 400 .*to 2024-04-05: set ATFT_START") as caught:
-            ingest_month(free, lake, BARS_DAILY, "2024-05", last_date=END)
-    assert caught.value.covered is not None
-    assert served.api_key not in str(caught.value)
+        calendar = ingest_calendar(free, tmp_path, date(2024, 2, 1), date(2024, 10, 26))
+        months = [ingest_month(free, tmp_path, BARS_DAILY, f"2024-{m:02}", last_date=date(2024, 4, 30)) for m in (3, 4)]
+    assert (calendar.covers, calendar.requests) == ("2024-02-01 to 2024-04-05", 2)
+    assert [month.covers for month in months] == ["2024-03-01 to 2024-03-31", "2024-04-01 to 2024-04-05"]
+    assert [month.complete for month in months] == [True, False]
