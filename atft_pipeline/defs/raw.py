@@ -8,8 +8,11 @@ import dagster as dg
 from atft_pipeline.defs.checks import column_schema
 from atft_pipeline.defs.partitions import MONTHS, ONE_RUN, month_of
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
+from atft_pipeline.jquants.fetch import ingest_calendar
+from atft_pipeline.jquants.ingest import ingest_table
+from atft_pipeline.jquants.months import MonthReport
 from atft_pipeline.jquants.plans import get_plan
+from atft_pipeline.jquants.progress import Progress, routes_of
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import CALENDAR, TABLES
 from atft_pipeline.settings import Settings
@@ -57,6 +60,26 @@ def raw_calendar(pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResu
     )
 
 
+def _describe(context: dg.AssetExecutionContext, report: MonthReport, key: str | None) -> None:
+    """Metadata of one month. A month outside the run's own (`key` None), read because its bulk file was overwritten,
+    gets an event of its own."""
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": report.rows,
+        "covers": report.covers or "outside the plan's dates",
+        "route": report.route,
+        "content": report.content_hash[:16],
+        "facts": report.facts_hash[:16],
+    }
+    if report.revision:
+        metadata["revision"] = report.revision.text
+        metadata["revision_examples"] = report.revision.examples
+    if key is not None:
+        context.add_asset_metadata(metadata, partition_key=key)
+        return
+    event = dg.AssetMaterialization(context.asset_key, partition=f"{report.month}-01", metadata=metadata)
+    context.log_event(event)
+
+
 def raw_table(table: Table) -> dg.AssetsDefinition:
     """The asset of one monthly table."""
     upstream = [raw_calendar.key] + ([dg.AssetKey(["raw", table.covers])] if table.covers else [])
@@ -69,20 +92,21 @@ def raw_table(table: Table) -> dg.AssetsDefinition:
         **_described(table),
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResult:
-        client, rows, requests, reused = pipeline.client(), 0, 0, 0
-        keys = context.partition_keys
-        for done, key in enumerate(keys, start=1):
-            report = ingest_month(
-                client, pipeline.lake, table, month_of(key), last_date=pipeline.last_date, refetch=config.refetch
-            )
-            rows, requests, reused = rows + report.rows, requests + report.requests, reused + report.reused
-            context.add_asset_metadata({"dagster/partition_row_count": report.rows}, partition_key=key)
-            if done == len(keys) or (not report.reused and done % 6 == 0):
-                context.log.info(
-                    f"{table.name} {report.month}: {report.rows:,} rows, {report.requests} requests, "
-                    f"{report.seconds:.1f} s ({done}/{len(keys)} months, {reused} reused)"
-                )
-        return dg.MaterializeResult(metadata={"rows": rows, "requests": requests, "months_reused": reused})
+        client, keys = pipeline.client(), {month_of(key): key for key in context.partition_keys}
+        progress, reports = Progress(table.name, len(keys)), []
+        for report in ingest_table(
+            client, pipeline.lake, table, list(keys), last_date=pipeline.last_date, refetch=config.refetch
+        ):
+            progress.add(report)
+            reports.append(report)
+            if report.revision:
+                context.log.warning(report.revision.text)
+            _describe(context, report, keys.get(report.month))
+            if progress.is_due:
+                context.log.info(progress.text(client.requests_free))
+        context.log.info(progress.text(client.requests_free))
+        metadata: dict[str, Any] = {**progress.totals(), "requests_free": client.requests_free, "routes": routes_of(reports)}
+        return dg.MaterializeResult(metadata=metadata)
 
     return asset
 

@@ -71,6 +71,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
                     settings.plan,
                     limit,
                     origin=f"{settings.size.name}, version {market['version']}",
+                    today=settings.size.end,
                 )
             else:
                 # The key is read from the environment there, never from `overrides`, which the UI shows.

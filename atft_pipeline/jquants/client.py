@@ -130,6 +130,11 @@ class Client(ClientV2):
         return (date.min, self.plan.window(self.today)[1]) if self.plan.hidden_days else None
 
     @property
+    def requests_free(self) -> int:
+        """Requests that the plan allows at once, right now, over all processes that share the limit."""
+        return self._limiter.free()
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the server is on this machine."""
         return _is_loopback(self.JQUANTS_API_BASE)

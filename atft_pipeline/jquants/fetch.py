@@ -68,7 +68,7 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
     if end < wanted:
         source["cut"] = "by the plan's window"
     write_table(job.path, frame, keys=CALENDAR.keys, source=source)
-    return replace(job.reused(), requests=client.requests_sent - before, units=1, reused=False, route=Way.SPAN)
+    return replace(job.reused(), requests=client.requests_sent - before, units=1, reused=False, route=str(Way.SPAN))
 
 
 def _ask_inside(client: Client, start: date, end: date) -> tuple[pl.DataFrame, date, date]:

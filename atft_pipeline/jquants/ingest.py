@@ -137,7 +137,7 @@ def _listed(client: Client, table: Table) -> tuple[list[BulkFile], int] | None:
     except ExchangeError as error:
         if error.status != 403:
             raise
-        log.warning("%s: no bulk files (%s); asking by date instead", table.path, error)
+        log.warning("%s: the service gives no bulk files (HTTP 403); the API is asked instead", table.path)
         return None
 
 

@@ -79,6 +79,16 @@ class Limiter:
         with self._exclusive():
             self._cells[0] = max(self._cells[0], self._clock() + seconds)
 
+    def free(self, endpoint: str = "") -> int:
+        """Requests to `endpoint` that may be sent at once."""
+        with self._exclusive():
+            now = self._clock()
+            counts = []
+            for window, offset in self._counting(endpoint):
+                ring = self._cells[offset + 1 : offset + 1 + window.limit]
+                counts.append(sum(now - sent >= window.seconds * MARGIN or sent > now + 1.0 for sent in ring))
+            return 0 if self._cells[0] > now else min(counts, default=0)
+
     def close(self) -> None:
         """Release the shared file."""
         if self._handle is not None:
@@ -88,11 +98,7 @@ class Limiter:
     def _take(self, endpoint: str) -> float:
         """Record one request now and return 0, or return the seconds until it is worth asking again."""
         now = self._clock()
-        counting = [
-            (window, offset)
-            for window, offset in zip(self._windows, self._offsets, strict=True)
-            if endpoint.startswith(window.endpoint)
-        ]
+        counting = self._counting(endpoint)
         wait = self._bounded(self._cells[0] - now, 600.0)
         for window, offset in counting:
             oldest = self._cells[offset + 1 + int(self._cells[offset])]
@@ -106,6 +112,11 @@ class Limiter:
             self._cells[offset + 1 + position] = now
             self._cells[offset] = float((position + 1) % window.limit)
         return 0.0
+
+    def _counting(self, endpoint: str) -> list[tuple[Window, int]]:
+        """Windows that count `endpoint`, with the place of their ring."""
+        pairs = zip(self._windows, self._offsets, strict=True)
+        return [(window, offset) for window, offset in pairs if endpoint.startswith(window.endpoint)]
 
     @staticmethod
     def _bounded(wait: float, longest: float) -> float:

@@ -158,7 +158,7 @@ class Month:
             units=units,
             complete=record.source["complete"] == "true",
             content_hash=record.content_hash,
-            route=route,
+            route=str(route),  # a plain word, not a member of an enumeration
             covers=f"{first} to {last}" if first <= last else "",
             revision=new,
             facts_hash=record.source.get("facts_hash", record.content_hash),
