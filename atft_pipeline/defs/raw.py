@@ -105,8 +105,8 @@ def raw_table(table: Table) -> dg.AssetsDefinition:
             if progress.is_due:
                 context.log.info(progress.text(client.requests_free))
         context.log.info(progress.text(client.requests_free))
-        metadata: dict[str, Any] = {**progress.totals(), "requests_free": client.requests_free, "routes": routes_of(reports)}
-        return dg.MaterializeResult(metadata=metadata)
+        metadata: dict[str, Any] = {"requests_free": client.requests_free, "routes": routes_of(reports)}
+        return dg.MaterializeResult(metadata={**progress.totals(), **metadata})
 
     return asset
 
