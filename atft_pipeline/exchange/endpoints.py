@@ -35,6 +35,12 @@ class Endpoint:
     order: tuple[str, ...] = ()
     """Columns that order the answer, where that is not the stored order."""
     paginated: bool = True
+    exclusive: bool = False
+    """Exactly one of `required` must be given, not at least one."""
+    cursor: bool = False
+    """Premium's last page carries a cursor, and a request may ask for what came after one."""
+    objects: tuple[str, ...] = ()
+    """Columns that hold JSON text and go out as JSON objects."""
 
 
 _BY_CODE_OR_DATE = ("code", "date", "from", "to")
@@ -77,6 +83,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             required=("date", "code"),
             params=("code", "date"),
             order=("DiscNo",),
+            cursor=True,
         ),
         Endpoint(
             "investor_types",
@@ -131,6 +138,51 @@ ENDPOINTS: dict[str, Endpoint] = {
             ("Date", "Code"),
             required=("date", "code"),
             params=_BY_CODE_OR_DATE,
+        ),
+        Endpoint(
+            "earnings_date",
+            "/fins/earnings-date",
+            "PubDate",
+            ("PubDate", "Code", "FQName", "FYE"),
+            required=("code", "date", "scheduled_date"),
+            params=("code", "date", "scheduled_date"),
+            exclusive=True,
+        ),
+        Endpoint(
+            "options_225",
+            "/derivatives/bars/daily/options/225",
+            "Date",
+            ("Date", "Code", "EmMrgnTrgDiv"),
+            required=("date",),
+            params=("date",),
+        ),
+        Endpoint(
+            "fin_details",
+            "/fins/details",
+            "DiscDate",
+            ("DiscDate", "DiscTime", "Code", "DiscNo"),
+            required=("date", "code"),
+            params=("code", "date"),
+            order=("DiscNo",),
+            cursor=True,
+            objects=("FS",),
+        ),
+        Endpoint(
+            "dividend",
+            "/fins/dividend",
+            "PubDate",
+            ("PubDate", "Code", "RefNo"),
+            required=("date", "code"),
+            params=_BY_CODE_OR_DATE,
+        ),
+        Endpoint(
+            "futures",
+            "/derivatives/bars/daily/futures",
+            "Date",
+            ("Date", "Code", "EmMrgnTrgDiv"),
+            required=("date",),
+            params=("date",),
+            filters={"category": ("ProdCat", ()), "contract_flag": ("CCMFlag", ())},
         ),
     )
 }

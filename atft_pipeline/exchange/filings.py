@@ -46,6 +46,18 @@ class Documents:
         return np.where((self.kind <= CORRECTION) & (self.quarter % 4 == 3), ends + 4, ends)
 
 
+def due_days(accounts: Accounts, seed: int) -> Dates:
+    """[issues, quarters]: the day by which each result is due; it comes out on the last business day up to there."""
+    return _due_days(np.random.default_rng([seed, 12]), accounts)
+
+
+def _due_days(rng: np.random.Generator, accounts: Accounts) -> Dates:
+    issues, quarters = accounts.quarter_end.shape
+    habit: Floats = np.clip(_LATEST_DAYS - rng.exponential(4.5, issues), 24, _LATEST_DAYS)
+    lag = np.clip(habit[:, None] + rng.integers(-1, 2, (issues, quarters)), 22, _LATEST_DAYS).astype(np.int64)
+    return np.asarray(accounts.quarter_end + lag.astype("timedelta64[D]"), dtype="datetime64[D]")
+
+
 def draw_documents(
     universe: Universe,
     accounts: Accounts,
@@ -56,10 +68,8 @@ def draw_documents(
     """Draw every document of the history over the `business` days; `linear` [trading days, issues] drives revisions."""
     rng = np.random.default_rng([seed, 12])
     open_days = np.array(business, dtype="datetime64[D]")
-    issues, quarters = accounts.quarter_end.shape
-    habit: Floats = np.clip(_LATEST_DAYS - rng.exponential(4.5, issues), 24, _LATEST_DAYS)
-    lag = np.clip(habit[:, None] + rng.integers(-1, 2, (issues, quarters)), 22, _LATEST_DAYS).astype(np.int64)
-    wanted = accounts.quarter_end + lag.astype("timedelta64[D]")
+    issues = len(accounts.quarter_end)
+    wanted = _due_days(rng, accounts)
     place = np.searchsorted(open_days, wanted, side="right") - 1
     known = (place >= 0) & (wanted <= open_days[-1])
     told = np.where(known, open_days[np.maximum(place, 0)], wanted)

@@ -22,9 +22,9 @@ STATEMENTS_PER_MINUTE = 60
 OWN_BUCKETS = frozenset({"fin_summary", "fin_details"})
 
 _FREE = frozenset({"calendar", "master", "bars_daily", "fin_summary"})
-_LIGHT = _FREE | {"topix", "investor_types"}
-_STANDARD = _LIGHT | {"indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report"}
-_PREMIUM = _STANDARD | {"breakdown"}
+_LIGHT = _FREE | {"topix", "investor_types", "earnings_date"}
+_STANDARD = _LIGHT | {"indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report", "options_225"}
+_PREMIUM = _STANDARD | {"breakdown", "fin_details", "dividend", "futures"}
 
 
 @dataclass(frozen=True)

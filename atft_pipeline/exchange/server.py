@@ -201,15 +201,16 @@ class Exchange:
         if end < rows.height:
             following = Page(page.number + 1, end - repeated)
             extra["pagination_key"] = self._continuation.page_key(endpoint.path, params, following)
-        elif endpoint.table == "fin_summary" and self.plan.is_premium:
+        elif endpoint.cursor and self.plan.is_premium:
             extra["cursor"] = self._continuation.cursor(str(rows["DiscNo"].max()) if rows.height else seen)
         extra |= self._endless_key(faults)
         shown = distort_page(rows.slice(page.offset, size), endpoint, faults)
-        return _envelope(_records(shown, self._objects.get(endpoint.table, ())), extra)
+        objects = {*endpoint.objects, *self._objects.get(endpoint.table, ())}
+        return _envelope(_records(shown, sorted(objects)), extra)
 
     def _seen(self, endpoint: Endpoint, params: Mapping[str, str]) -> str:
         """The newest document that the caller's cursor has seen; empty without a cursor."""
-        cursor = params.get("cursor", "") if endpoint.table == "fin_summary" else ""
+        cursor = params.get("cursor", "") if endpoint.cursor else ""
         if cursor and not self.plan.is_premium:
             raise BadRequest("'cursor' is not available on your subscription.")
         return self._continuation.after(cursor)

@@ -33,7 +33,21 @@ def fin_summary_table(
     trading: list[date],
     seed: int,
 ) -> pl.DataFrame:
-    """Every document disclosed in the history, all fields as strings ("" for missing), sorted by (DiscDate, Code).
+    """Every document disclosed in the history, all fields as strings ("" for missing), sorted by (DiscDate, Code)."""
+    documents, numbers = draw_figures(universe, accounts, linear, adjustment, business, trading, seed)
+    return _as_strings(universe, accounts, documents, numbers)
+
+
+def draw_figures(
+    universe: Universe,
+    accounts: Accounts,
+    linear: Floats,
+    adjustment: Floats,
+    business: list[date],
+    trading: list[date],
+    seed: int,
+) -> tuple[Documents, dict[str, Floats]]:
+    """Every document of the history with its figures, by their names in /fins/summary; NaN where it states none.
 
     `linear` and `adjustment` (product of the factors so far) are [trading days, issues].
     """
@@ -50,7 +64,7 @@ def fin_summary_table(
     numbers = _forecasts(rng, accounts, documents, mood, ratio, shares)
     numbers |= _actuals(rng, accounts, documents, shares, ratio)
     _choose_basis(accounts, documents, numbers)
-    return _as_strings(universe, accounts, documents, numbers)
+    return documents, numbers
 
 
 def _forecasts(
@@ -165,7 +179,8 @@ def _move(numbers: dict[str, Floats], source: str, target: str, where: NDArray[n
     numbers[source] = np.where(where, np.nan, numbers[source])
 
 
-def _document_types(accounts: Accounts, documents: Documents) -> NDArray[np.str_]:
+def document_types(accounts: Accounts, documents: Documents) -> NDArray[np.str_]:
+    """The DocType of each document."""
     issue = documents.issue
     basis = np.where(accounts.unconsolidated[issue], "NonConsolidated", "Consolidated")
     standard = np.where(accounts.ifrs[issue] & ~accounts.unconsolidated[issue], "IFRS", "JP")
@@ -197,7 +212,7 @@ def _as_strings(
     columns |= {
         "DiscTime": documents.time,
         "Code": np.array(universe.codes)[issue],
-        "DocType": _document_types(accounts, documents),
+        "DocType": document_types(accounts, documents),
         "CurPerType": np.where(documents.kind <= CORRECTION, _PERIODS[quarter % 4], "FY"),
     }
     series = {name: pl.Series(name, values.astype(str)) for name, values in columns.items()}

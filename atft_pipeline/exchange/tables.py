@@ -22,6 +22,8 @@ SUBSCRIPTION_MESSAGE = (
     "Your subscription covers the following dates: {window}. "
     "If you want more data, please check other plans:https://jpx-jquants.com/#dataset"
 )
+_SUPERSEDED_WITHIN = 150
+"""Days in which a later row of the same company and quarter is a change of date, not next year's announcement."""
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _SESSION_COLUMN = re.compile(r"[MA](O|H|L|C|UL|LL|Vo|Va|Adj(O|H|L|C|Vo))")
 """Morning and afternoon columns of the daily bars."""
@@ -43,6 +45,8 @@ class Query:
     first: date | None = None
     last: date | None = None
     code: str | None = None
+    scheduled: date | None = None
+    """The day for which an earnings date must be scheduled at present."""
     filters: tuple[tuple[str, str], ...] = ()
     """(column, value) pairs."""
 
@@ -61,6 +65,8 @@ def parse_query(endpoint: Endpoint, params: Mapping[str, str]) -> Query:
     if endpoint.required and not any(name in given for name in endpoint.required):
         names = ",".join(f"'{name}'" for name in endpoint.required)
         raise BadRequest(f"This API requires at least 1 parameter as follows; {names}.")
+    if endpoint.exclusive and sum(name in given for name in endpoint.required) > 1:
+        raise BadRequest(f"Exactly one of {', '.join(endpoint.required)} must be specified.")
     accepted = {name: text for name, text in given.items() if name in endpoint.params}
     on, since, until = endpoint.dates
     days = {name: _parse_date(name, accepted[name]) for name in endpoint.dates if name in accepted}
@@ -80,7 +86,10 @@ def parse_query(endpoint: Endpoint, params: Mapping[str, str]) -> Query:
         for name, column in endpoint.date_filters.items()
         if name in given
     ]
-    return Query(day, first, last, code, tuple(filters))
+    scheduled = accepted.get("scheduled_date")
+    return Query(
+        day, first, last, code, _parse_date("scheduled_date", scheduled) if scheduled else None, tuple(filters)
+    )
 
 
 def _parse_date(name: str, text: str) -> date:
@@ -139,6 +148,8 @@ class ServedTable:
             rows = rows.filter(pl.col("Code") == query.code)
         for column, value in query.filters:
             rows = rows.filter(pl.col(column) == value)
+        if query.scheduled is not None:
+            rows = _scheduled_for(rows, query.scheduled)
         return rows.sort(self.endpoint.order) if self.endpoint.order else rows
 
     def _between(self, first: date | None, last: date | None) -> pl.DataFrame:
@@ -153,6 +164,14 @@ class ServedTable:
             return self.frame.head(0)
         at = newest if day is None else min(bisect_left(self.days, day), newest)
         return self._between(self.days[at], self.days[at])
+
+
+def _scheduled_for(rows: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Earnings dates that are scheduled for `day` and were not moved since."""
+    published = pl.col("PubDate").str.to_date()
+    wait = (published.shift(-1).over("Code", "FQName", "FYE", order_by="PubDate") - published).dt.total_days()
+    superseded = (wait < _SUPERSEDED_WITHIN).fill_null(False)
+    return rows.filter((pl.col("SchDate") == day.isoformat()) & ~superseded)
 
 
 def load_tables(market_dir: Path, plan: Plan) -> dict[str, ServedTable]:

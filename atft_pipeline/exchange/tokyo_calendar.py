@@ -94,3 +94,20 @@ def calendar_table(start: date, end: date) -> pl.DataFrame:
             "HolDiv": ["1" if is_business_day(day) else "0" for day in days],
         }
     )
+
+
+def sq_day(year: int, month: int) -> date:
+    """The day of the special quotation: the second Friday, or the last business day before it when it is closed."""
+    first = date(year, month, 1)
+    day = first + timedelta(days=(4 - first.weekday()) % 7 + 7)
+    while not is_business_day(day):
+        day -= _DAY
+    return day
+
+
+def business_day_before(day: date) -> date:
+    """The last business day before `day`."""
+    day -= _DAY
+    while not is_business_day(day):
+        day -= _DAY
+    return day

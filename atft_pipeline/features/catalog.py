@@ -59,9 +59,9 @@ GROUPS: tuple[Group, ...] = (
 KEY_GROUP = "N"
 
 _FREE = ("calendar", "master", "bars_daily", "fin_summary")
-_LIGHT = (*_FREE, "topix", "investor_types")
-_STANDARD = (*_LIGHT, "indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report")
-_PREMIUM = (*_STANDARD, "breakdown")
+_LIGHT = (*_FREE, "topix", "investor_types", "earnings_date")
+_STANDARD = (*_LIGHT, "indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report", "options_225")
+_PREMIUM = (*_STANDARD, "breakdown", "fin_details", "dividend", "futures")
 PLAN_TABLES = {"free": _FREE, "light": _LIGHT, "standard": _STANDARD, "premium": _PREMIUM}
 """The raw tables that each J-Quants plan delivers and this project reads."""
 

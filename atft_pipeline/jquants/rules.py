@@ -71,7 +71,7 @@ def require_unit(
 
 def thin_days(table: Table, frame: pl.DataFrame) -> list[date]:
     """Days of a dense daily table with far fewer rows than the month's median day."""
-    if not table.dense or table.unit != "day" or not frame.height:
+    if not (table.dense and table.even) or table.unit != "day" or not frame.height:
         return []
     sizes = frame.group_by(table.date_column).len()
     typical = sizes["len"].median()

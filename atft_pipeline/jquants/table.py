@@ -37,6 +37,8 @@ class Table:
     days: Literal["business", "calendar", "margin"] = "business"
     """`margin`: the last business day of each week, and every one since the balances turned daily."""
     dense: bool = True
+    even: bool = True
+    """Days of a dense table have about as many rows as their neighbours; far fewer are a lost page."""
     covers: str = ""
     revision: Literal["replace", "append"] = "replace"
     """How the service corrects a row: it rewrites it, or appends another one with a newer publication date."""

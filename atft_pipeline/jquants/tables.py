@@ -13,6 +13,7 @@ import polars as pl
 from jquantsapi import constants
 
 from atft_pipeline.jquants.table import Table, typed
+from atft_pipeline.jquants.tables_events import EVENT_TABLES
 from atft_pipeline.jquants.tables_trading import TRADING_TABLES
 
 if TYPE_CHECKING:
@@ -140,8 +141,12 @@ INVESTOR_TYPES = Table(
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (CALENDAR, MASTER, BARS_DAILY, TOPIX, INDICES, FIN_SUMMARY, INVESTOR_TYPES, *TRADING_TABLES)
-}
+    for table in (
+        CALENDAR, MASTER, BARS_DAILY, TOPIX, INDICES, FIN_SUMMARY, INVESTOR_TYPES,
+        *TRADING_TABLES,
+        *EVENT_TABLES,
+    )
+}  # fmt: skip
 
 
 def partition_path(table: Table, month: str = "") -> str:
