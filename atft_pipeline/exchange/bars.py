@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.exchange.prices import Closes, on_tick
+from atft_pipeline.exchange.sessions import draw_sessions, session_columns
 from atft_pipeline.exchange.signals import Hidden
 from atft_pipeline.exchange.universe import Universe
 
@@ -116,8 +117,10 @@ def shares_issued(universe: Universe, closes: Closes) -> Floats:
     return np.asarray(np.round(universe.shares / np.cumprod(closes.factor, axis=0)), dtype=np.float64)
 
 
-def bars_table(universe: Universe, quotes: Quotes, closes: Closes, days: list[date], trading: Bools) -> pl.DataFrame:
-    """One row per listed issue and business day, sorted by (Date, Code): the 18 fields without the Premium sessions.
+def bars_table(
+    universe: Universe, quotes: Quotes, closes: Closes, days: list[date], trading: Bools, seed: int
+) -> pl.DataFrame:
+    """One row per listed issue and business day, sorted by (Date, Code): 18 fields, and 26 of the two sessions.
 
     `days` are all business days; `trading` marks those on which the exchange traded, the rows of `quotes`.
     """
@@ -162,7 +165,11 @@ def bars_table(universe: Universe, quotes: Quotes, closes: Closes, days: list[da
         values("MktCap", half_up(raw["C"] * shares / 1e6), traded & ~funds),
         pl.Series("ExRT", right).replace("", None),
     ]
-    return pl.DataFrame(columns)
+    table = pl.DataFrame(columns)
+    limits = closes.upper[row, issue], closes.lower[row, issue]
+    return table.hstack(
+        session_columns(table, draw_sessions(seed, days, day, issue), limits, later, closes.fine[row, issue])
+    )
 
 
 def _later_factors(factor: Floats) -> Floats:

@@ -138,11 +138,11 @@ def _items(disclosed: Disclosures, kept: NDArray[np.int64], market: Market) -> d
 
     def habit(low: float, high: float, wobble: float = 0.06) -> Floats:
         """A share that is the company's own and moves a little from quarter to quarter."""
-        share = rng.uniform(low, high, issues)[:, None] * np.exp(wobble * rng.standard_normal((issues, quarters)))
+        share: Floats = rng.uniform(low, high, (issues, 1)) * np.exp(wobble * rng.standard_normal((issues, quarters)))
         return np.asarray(share[issue, quarter], dtype=np.float64)
 
     def has(chance: float) -> Bools:
-        return np.asarray((rng.random(issues) < chance)[issue], dtype=np.bool_)
+        return np.asarray(rng.random((issues,))[issue] < chance, dtype=np.bool_)
 
     def whole(values: Floats) -> Floats:
         return np.asarray(np.round(values / _MILLION) * _MILLION, dtype=np.float64)

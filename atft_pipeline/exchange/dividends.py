@@ -191,5 +191,3 @@ def _as_strings(notices: pl.DataFrame, disclosed: Disclosures, market: Market) -
     unset = {name: pl.lit(UNSET) for name in COLUMNS if name not in columns}
     table = notices.select(**{name: values for name, values in (columns | unset).items()})
     return table.select(COLUMNS).sort("PubDate", "Code", "RefNo")
-
-

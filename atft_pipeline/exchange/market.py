@@ -46,7 +46,7 @@ def market_tables(market: Market, size: MarketSize) -> Iterator[tuple[str, pl.Da
     yield "calendar", calendar_table(size.start, size.end)
     master = master_table(universe, business)
     yield "master", master
-    bars = bars_table(universe, market.quotes, market.closes, business, trading)
+    bars = bars_table(universe, market.quotes, market.closes, business, trading, size.seed)
     yield "bars_daily", bars
     lines = draw_indices(universe, market.quotes, market.closes, market.noise, size.seed)
     indices = indices_table(lines, business, trading)

@@ -26,9 +26,9 @@ PUT, CALL = "1", "2"
 _SESSION_COLUMNS = ("O", "H", "L", "C", "AO", "AH", "AL", "AC")
 _NIGHT_COLUMNS = ("EO", "EH", "EL", "EC")
 COLUMNS = (
-    "Date Code O H L C EO EH EL EC AO AH AL AC Vo OI Va CM Strike VoOA EmMrgnTrgDiv PCDiv LTD SQD Settle Theo BaseVol "
-    "UnderPx IV IR"
-).split()
+    "Date", "Code", "O", "H", "L", "C", *_NIGHT_COLUMNS, "AO", "AH", "AL", "AC", "Vo", "OI", "Va", "CM", "Strike",
+    "VoOA", "EmMrgnTrgDiv", "PCDiv", "LTD", "SQD", "Settle", "Theo", "BaseVol", "UnderPx", "IV", "IR",
+)  # fmt: skip
 
 _NEAR_MONTHS = 4
 _BANDS = ((250.0, 0.06), (500.0, 0.12), (1000.0, 0.20))
@@ -199,9 +199,7 @@ def _day(seed: int, day: date, place: int, underlying: Underlying, expiries: lis
     return table.select(COLUMNS).sort("Code", "EmMrgnTrgDiv")
 
 
-def _prices(
-    rng: np.random.Generator, settle: Floats, volume: Floats, fresh: NDArray[np.bool_]
-) -> dict[str, Floats]:
+def _prices(rng: np.random.Generator, settle: Floats, volume: Floats, fresh: NDArray[np.bool_]) -> dict[str, Floats]:
     """Open, high, low and close of the whole day and of both sessions; 0 where nothing traded."""
     count = len(settle)
 

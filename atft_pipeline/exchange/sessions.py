@@ -20,26 +20,37 @@ COLUMNS = tuple(half + field for half in "MA" for field in FIELDS)
 _LOT = 100.0
 _FEW_LOTS = 5
 """A day of fewer lots than this may have traded in one session only."""
-_DRAWS = 8
+_DRAWS = 7
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def draw_sessions(seed: int, days: list[date], issues: int) -> Floats:
-    """[days, _DRAWS, issues] uniform numbers; those of a day are the same in every span that holds it."""
-    drawn = [np.random.default_rng([seed, 58, day.toordinal()]).random((_DRAWS, issues)) for day in days]
-    return np.stack(drawn) if drawn else np.empty((0, _DRAWS, issues))
+def draw_sessions(seed: int, days: list[date], day: Ints, issue: Ints) -> Floats32:
+    """[_DRAWS, rows] uniform numbers for rows of `day` (ascending places in `days`) and `issue`.
+
+    The numbers of a day and issue are the same whatever other rows there are.
+    """
+    luck = np.empty((_DRAWS, len(day)), dtype=np.float32)
+    edges = np.searchsorted(day, np.arange(len(days) + 1))
+    for place in np.unique(day):
+        rows = slice(edges[place], edges[place + 1])
+        rng = np.random.default_rng([seed, 58, days[place].toordinal()])
+        luck[:, rows] = rng.random((int(issue[rows].max()) + 1, _DRAWS), dtype=np.float32)[issue[rows]].T
+    return luck
 
 
 def session_columns(
-    bars: pl.DataFrame, luck: Floats, upper: Floats, lower: Floats, later: Floats, fine: Bools
+    bars: pl.DataFrame, luck: Floats32, limits: tuple[Floats, Floats], later: Floats, fine: Bools
 ) -> list[pl.Series]:
     """The 26 columns for the rows of `bars` (O H L C Vo Va, null without a trade).
 
-    `luck` is [_DRAWS, rows]; `upper` and `lower` are the day's price limits, `later` the product of the later
+    `luck` is [_DRAWS, rows]; `limits` are the highest and lowest prices of the day, `later` the product of the later
     adjustment factors, and `fine` marks the finer ticks, each [rows].
     """
+    upper, lower = limits
     opened, high, low, close, volume, turnover = (
         bars[name].to_numpy().astype(np.float64) for name in ("O", "H", "L", "C", "Vo", "Va")
     )
@@ -50,14 +61,12 @@ def session_columns(
     in_afternoon = traded & (~single | ~in_morning)
     both = in_morning & in_afternoon
 
-    def inside(share: Floats, bottom: Floats, top: Floats) -> Floats:
-        """A price on a tick between two prices of the day."""
-        wanted = np.where(traded, bottom + share * (top - bottom), 100.0)
-        return np.where(traded, np.clip(on_tick(wanted, fine), bottom, top), np.nan)
+    def price(wanted: Floats) -> Floats:
+        """A price on a tick within the range of the day."""
+        return np.where(traded, np.clip(on_tick(np.where(traded, wanted, 100.0), fine), low, high), np.nan)
 
-    noon = inside(luck[2], low, high)
-    again = inside(0.5 + 0.3 * (luck[3] - 0.5), np.maximum(low, noon - 0.2 * (high - low)), high)
-    again = np.clip(again, low, high)
+    noon = price(low + luck[2] * (high - low))
+    again = price(noon + 0.3 * (luck[3] - 0.5) * (high - low))
     high_first, low_first = luck[4] < 0.55, luck[5] < 0.55
     morning_high = np.where(high_first, high, np.maximum(opened, noon))
     afternoon_high = np.where(high_first, np.maximum(again, close), high)

@@ -13,9 +13,14 @@ from datetime import date
 import polars as pl
 
 from atft_pipeline.exchange.breakdown import breakdown, short_ratio
+from atft_pipeline.exchange.details import details
+from atft_pipeline.exchange.dividends import dividends
 from atft_pipeline.exchange.drawing import Market
+from atft_pipeline.exchange.earnings_dates import earnings_dates
+from atft_pipeline.exchange.futures import futures
 from atft_pipeline.exchange.margin import margin_interest
 from atft_pipeline.exchange.margin_alert import margin_alert
+from atft_pipeline.exchange.options import options_225
 from atft_pipeline.exchange.short_reports import short_sale_reports
 
 SpanTable = Callable[[date, date], pl.DataFrame]
@@ -29,5 +34,10 @@ SOURCES: Mapping[str, Source] = {
     "short_ratio": short_ratio,
     "short_sale_report": short_sale_reports,
     "breakdown": breakdown,
+    "earnings_date": earnings_dates,
+    "options_225": options_225,
+    "fin_details": details,
+    "dividend": dividends,
+    "futures": futures,
 }
 """Table name -> source, beside the tables that `market.py` writes itself."""
