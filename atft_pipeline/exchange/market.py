@@ -32,7 +32,7 @@ from atft_pipeline.exchange.tokyo_calendar import calendar_table
 from atft_pipeline.exchange.universe import master_table
 from atft_pipeline.settings import MarketSize
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same size would give other numbers."""
 
 TABLES = ("calendar", "master", "bars_daily", "topix", "indices", "fin_summary", "investor_types", *SOURCES)

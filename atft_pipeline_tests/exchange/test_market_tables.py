@@ -20,6 +20,7 @@ from atft_pipeline.exchange.market import TABLES, generate
 from atft_pipeline.exchange.plants import PlantError
 from atft_pipeline.exchange.prices import limit_width, on_tick, tick_size
 from atft_pipeline.exchange.sectors import SECTORS
+from atft_pipeline.exchange.sessions import COLUMNS as SESSION_COLUMNS
 from atft_pipeline.exchange.tokyo_calendar import business_days
 from atft_pipeline.settings import MarketSize
 
@@ -117,7 +118,8 @@ def test_tables_have_exactly_the_fields_that_the_client_knows(tables: dict[str, 
     assert tables["investor_types"].columns == client.EQ_INVESTOR_TYPES_COLUMNS_V2
     session = re.compile(r"[MA](O|H|L|C|UL|LL|Vo|Va|Adj(O|H|L|C|Vo))")
     plain = [name for name in client.EQ_BARS_DAILY_COLUMNS_V2 if not session.fullmatch(name)]
-    assert tables["bars_daily"].columns == [*plain, "MktCap", "ExRT"]
+    assert tables["bars_daily"].columns == [*plain, "MktCap", "ExRT", *SESSION_COLUMNS]
+    assert {*SESSION_COLUMNS} == {*client.EQ_BARS_DAILY_COLUMNS_V2} - {*plain}
 
 
 def test_rows_are_unique_and_sorted(tables: dict[str, pl.DataFrame]) -> None:
@@ -125,6 +127,10 @@ def test_rows_are_unique_and_sorted(tables: dict[str, pl.DataFrame]) -> None:
     keys["investor_types"] = ["PubDate", "Section", "StDate"]
     keys["margin_alert"] = ["PubDate", "Code", "AppDate"]
     keys["short_ratio"] = ["Date", "S33"]
+    keys["earnings_date"] = ["PubDate", "Code", "FQName", "FYE"]
+    keys["fin_details"] = ["DiscDate", "Code", "DiscTime", "DiscNo"]
+    keys["dividend"] = ["PubDate", "Code", "RefNo"]
+    keys["options_225"] = keys["futures"] = ["Date", "Code", "EmMrgnTrgDiv"]
     keys["short_sale_report"] = ["DiscDate", "Code", "CalcDate", "SSName", "FundName"]
     for name, table in tables.items():
         key = table.select(keys.get(name, ["Date", "Code"]))

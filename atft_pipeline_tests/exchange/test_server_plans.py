@@ -51,17 +51,22 @@ def gated_calls(client: ClientV2) -> dict[str, Callable[[], object]]:
         "short_ratio": lambda: client.get_mkt_short_ratio(sector_33_code="0050"),
         "short_sale_report": lambda: client.get_mkt_short_sale_report(code="72030"),
         "breakdown": lambda: client.get_mkt_breakdown(code="72030"),
+        "earnings_date": lambda: client.get_fin_earnings_date(code="72030"),
+        "options_225": lambda: client.get_drv_bars_daily_opt_225("2024-05-10"),
+        "fin_details": lambda: client.get_fin_details_cursor(code="72030"),
+        "dividend": lambda: client.get_fin_dividend(code="72030"),
+        "futures": lambda: client.get_drv_bars_daily_fut("2024-05-10"),
     }
 
 
-STANDARD_ONLY = {"indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report"}
-PREMIUM_ONLY = {"breakdown"}
+STANDARD_ONLY = {"indices", "margin_interest", "margin_alert", "short_ratio", "short_sale_report", "options_225"}
+PREMIUM_ONLY = {"breakdown", "fin_details", "dividend", "futures"}
 
 
 @pytest.mark.parametrize(
     ("plan", "outside"),
     [
-        ("free", {"topix", "investor_types"} | STANDARD_ONLY | PREMIUM_ONLY),
+        ("free", {"topix", "investor_types", "earnings_date"} | STANDARD_ONLY | PREMIUM_ONLY),
         ("light", STANDARD_ONLY | PREMIUM_ONLY),
         ("standard", PREMIUM_ONLY),
         ("premium", set()),

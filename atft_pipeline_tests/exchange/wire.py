@@ -16,6 +16,7 @@ from jquantsapi import ClientV2, constants
 from starlette.applications import Starlette
 
 from atft_pipeline.exchange.server import bind, make_server
+from atft_pipeline_tests.exchange.wire_events import event_tables
 
 KEY = "test-key-5f1c"
 START = date(2024, 4, 25)
@@ -51,6 +52,7 @@ def write_market(folder: Path, *, session_columns: bool = False) -> Path:
         "fin_summary": _statements(),
         "investor_types": _investor_types(),
         **_trading_tables(days),
+        **event_tables(days),
     }
     (folder / "tables").mkdir(parents=True)
     for name, frame in tables.items():

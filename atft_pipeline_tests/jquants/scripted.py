@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlparse
 
 from jquantsapi import constants
 
+from atft_pipeline.exchange.options import COLUMNS as OPTION_COLUMNS
 from atft_pipeline.panel.ids import SECTOR33_CODES
 
 API_KEY = "secret-key-4f1c9e"
@@ -148,6 +149,39 @@ def _breakdown(day: date) -> list[Row]:
     return [{"Date": f"{day}", "Code": code} | yen | shares for code in CODES]
 
 
+def _schedules(day: date) -> list[Row]:
+    row = {"FQName": "FY", "FYE": "0331", "CoName": "極洋", "CoNameEn": "KYOKUYO"}
+    return [row | {"PubDate": f"{day}", "SchDate": "", "Code": code} for code in CODES[: day.day % 3]]
+
+
+def _options(day: date) -> list[Row]:
+    if not is_business(day):
+        return []
+    row: Row = dict.fromkeys(OPTION_COLUMNS, 0.0)
+    row |= {"CM": "2024-09", "Strike": 38000, "LTD": "2024-09-12", "SQD": "2024-09-13", "EmMrgnTrgDiv": "002"}
+    row |= {"EO": "", "EH": "", "EL": "", "EC": "", "Date": f"{day}"}
+    count = 3 if day.day < 10 else 40  # series are listed and expire: days differ
+    return [row | {"Code": f"1340900{n:02d}", "PCDiv": "1"} for n in range(count)]
+
+
+def _details(day: date) -> list[Row]:
+    row = {"DiscTime": "15:00:00", "DocType": "FYFinancialStatements_Consolidated_JP", "FS": {"Assets": "12"}}
+    return [row | {"DiscDate": f"{day}", "Code": CODES[1], "DiscNo": f"{day:%Y%m%d}000001"}] if day.day % 2 else []
+
+
+def _dividends(day: date) -> list[Row]:
+    row: Row = dict.fromkeys(constants.FINS_DIVIDEND_COLUMNS_V2, "") | {"DivRate": "-", "Code": CODES[2]}
+    number = f"{day:%Y%m%d}000002"
+    return [row | {"PubDate": f"{day}", "RefNo": number, "CARefNo": number}] if day.day % 2 else []
+
+
+def _futures(day: date) -> list[Row]:
+    row: Row = dict.fromkeys(constants.DERIVATIVES_FUTURES_COLUMNS_V2, 2750.0)
+    row |= {"EmMrgnTrgDiv": "002", "CM": "2024-09", "LTD": "2024-09-12", "SQD": "", "CCMFlag": "1", "MO": "", "MH": ""}
+    row |= {"ML": "", "MC": "", "Code": "164090005", "ProdCat": "TOPIXF", "Date": f"{day}"}
+    return [row] if is_business(day) else []
+
+
 DAILY: dict[str, Callable[[date], list[Row]]] = {
     "/markets/calendar": _calendar,
     "/equities/master": _master,
@@ -161,6 +195,11 @@ DAILY: dict[str, Callable[[date], list[Row]]] = {
     "/markets/short-ratio": _short_ratio,
     "/markets/short-sale-report": _short_reports,
     "/markets/breakdown": _breakdown,
+    "/fins/earnings-date": _schedules,
+    "/derivatives/bars/daily/options/225": _options,
+    "/fins/details": _details,
+    "/fins/dividend": _dividends,
+    "/derivatives/bars/daily/futures": _futures,
 }
 
 

@@ -117,7 +117,7 @@ def test_declared_column_counts_are_those_of_the_specification() -> None:
     assert counts == {
         "calendar": 2, "master": 14, "bars_daily": 18, "topix": 5, "indices": 6, "fin_summary": 111,
         "investor_types": 56, "margin_interest": 16, "margin_alert": 20, "short_ratio": 5, "short_sale_report": 14,
-        "breakdown": 16,
+        "breakdown": 16, "earnings_date": 7, "options_225": 30, "fin_details": 6, "dividend": 23, "futures": 29,
     }  # fmt: skip
     assert len(BARS_DAILY.optional) == 26
     assert list(TOPIX.schema) == ["Date", "O", "H", "L", "C"]

@@ -52,7 +52,7 @@ def exchange(market: Path) -> Iterator[Exchange]:
 
 @pytest.fixture(scope="module")
 def client(exchange: Exchange) -> Client:
-    patience = Patience(first_wait=0.01, first_wait_limited=0.02, pages=10)
+    patience = Patience(first_wait=0.01, first_wait_limited=0.02, pages=60)
     return connect(exchange.base_url, exchange.api_key, "standard", 100_000, patience=patience)
 
 
