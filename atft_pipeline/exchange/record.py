@@ -182,7 +182,7 @@ def _assemble(out: Path, name: str, paths: Sequence[Path]) -> tuple[dict[str, An
     kinds: Kinds = {}
     for path in paths:
         kinds = merged(kinds, kinds_of(_read(path)))
-    kinds = kinds or {key: {"text"} for key in TABLES[name].keys}  # without a row there are keys at least
+    kinds = kinds or {column: {"text"} for column in TABLES[name].schema}  # without a row there are columns at least
     table = pl.concat(frame_of(_read(path), kinds) for path in paths)
     path = out / "tables" / f"{name}.parquet"
     write_recorded_table(path, table)

@@ -77,7 +77,7 @@ def test_strikes_lie_around_the_index_and_bracket_a_month(options: pl.DataFrame)
     reach = money.group_by("Date").agg(
         pl.col("away").abs().min().alias("nearest"), low=pl.min("away"), high=pl.max("away")
     )
-    assert reach["nearest"].max() < 0.01 and reach["low"].max() < -0.15 and reach["high"].min() > 0.15
+    assert reach["nearest"].max() < 0.01 and reach["low"].max() < -0.12 and reach["high"].min() > 0.12
     days = normal.with_columns(
         (pl.col("SQD").str.to_date() - pl.col("Date").str.to_date()).dt.total_days().alias("left")
     )
