@@ -84,7 +84,7 @@ def test_strikes_lie_around_the_index_and_bracket_a_month(options: pl.DataFrame)
     listed = days.group_by("Date").agg(
         (pl.col("left").filter(pl.col("left") >= 7).min()).alias("near"), pl.col("left").max().alias("far")
     )
-    assert listed["near"].max() <= 42 and listed["far"].min() > 300
+    assert listed["near"].max() <= 42 and listed["far"].min() > 250
 
 
 def test_implied_volatility_smiles_and_prices_follow_it(options: pl.DataFrame) -> None:
