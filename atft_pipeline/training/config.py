@@ -82,6 +82,8 @@ class TrainingConfig:
     """Horizon whose decile book gives the headline Sharpe: its sleeves trade a fifth of the book a day."""
     cost_one_way: float = 0.001
 
+    average_decay: float = 0.0
+    """Decay per step of an average of the weights that is judged beside the raw ones; 0 keeps none."""
     mc_samples: int = 20
     """Stochastic passes of Monte-Carlo dropout over the newest dates; 0 leaves the uncertainty out."""
     mc_dates: int = 1

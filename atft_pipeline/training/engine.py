@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN, ModelConfig
 from atft_pipeline.training import checkpoint, monitor
+from atft_pipeline.training.averaging import WeightAverage
 from atft_pipeline.training.batches import Batch, BlockSource, cut, epoch_order
 from atft_pipeline.training.checkpoint import Progress
 from atft_pipeline.training.config import TrainingConfig
@@ -155,6 +156,7 @@ class Trainer:
         """Resume the phase from its last checkpoint, or start it from the best of the phase before."""
         last = self.folder.checkpoint(phase.number, "last")
         self._state: dict[str, Any] | None = None
+        self.average: WeightAverage | None = None
         if last.exists():
             state = checkpoint.load(last, self.device)
             progress = Progress(**state["progress"])
@@ -177,6 +179,10 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, progress: Progress) -> None:
         self.model.set_switches(adaptive_norm=phase.adaptive_norm, graph=phase.graph)
+        if self.config.average_decay:
+            self.average = WeightAverage(self.model, self.config.average_decay)
+            if self._state is not None:
+                self.average.load_state_dict(self._state["average"])
         for number in range(progress.stage, len(phase.stages)):
             self._run_stage(phase, phase.stages[number], progress)
             progress.stage, progress.epoch = number + 1, 0
@@ -281,6 +287,8 @@ class Trainer:
         found, edges, total = judged.loss, judged.edges, float(judged.loss.total.detach())
         norms = clip_gradients(groups, clip)
         optimiser.step()
+        if self.average is not None:
+            self.average.update(self.model)
         for kind in ("terms", "contributions"):
             for name, value in getattr(found, kind).items():
                 sums[kind][name] = sums[kind].get(name, 0.0) + float(value)
@@ -321,17 +329,30 @@ class Trainer:
     def _validate(self, phase: Phase, progress: Progress, loss: LossFunction, record: dict[str, Any]) -> None:
         """Score all validation dates, judge the epoch, and save it if it is the best so far."""
         self.heartbeat.update(stage="validation")
-        scores, quantiles = self._score(self.validator.dates)
-        record |= self.validator.measure(scores, quantiles, loss)
-        value = record["rank_ic"]
+        candidates = {"raw": self._measure(loss)}
+        if self.average is not None:
+            with self.average.in_place_of_the_weights(self.model):
+                candidates["average"] = self._measure(loss)
+            record["rank_ic_by_weights"] = {name: found["rank_ic"] for name, (found, _) in candidates.items()}
+        chosen = max(candidates, key=lambda name: np.nan_to_num(candidates[name][0]["rank_ic"], nan=-np.inf))
+        found, scores = candidates[chosen]
+        record |= found
+        record["weights"], value = chosen, found["rank_ic"]
         self.validator.guard(scores, value, progress)
         record["improved"] = value > progress.best + self.config.min_delta
         if record["improved"]:
             progress.best, progress.best_epoch, progress.epochs_without_gain = value, record["epoch"], 0
             best = self._result(phase, record)
+            if chosen == "average" and self.average is not None:
+                best["model"] |= {name: value.detach().cpu().clone() for name, value in self.average.shadow.items()}
             self.disk.essential("best.pt", lambda: checkpoint.save(self.folder.checkpoint(phase.number, "best"), best))
         else:
             progress.epochs_without_gain += 1
+
+    def _measure(self, loss: LossFunction) -> tuple[dict[str, Any], np.ndarray]:
+        """Metrics and scores of the validation dates with the model's present weights."""
+        scores, quantiles = self._score(self.validator.dates)
+        return self.validator.measure(scores, quantiles, loss), scores
 
     # State
 
@@ -348,6 +369,7 @@ class Trainer:
         state = {
             "model": self._weights(),
             "optimiser": None if optimiser is None else optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "random": checkpoint.random_state(),
             "progress": asdict(progress),
             "run_id": self.folder.run_id,
