@@ -182,6 +182,9 @@ class ListedIssues(Spanned):
             return
         listed = read_table(path, columns=["Date", "Code"])
         rows = month.rows.select("Date", "Code")
+        if rows.equals(listed):  # the usual case, without a join of every row
+            self._shares.append(listed.select("Date").unique().with_columns(found=pl.lit(1.0)))
+            return
         joined = listed.join(rows.with_columns(found=pl.lit(1.0)), on=["Date", "Code"], how="left")
         self._shares.append(joined.group_by("Date").agg(pl.col("found").fill_null(0.0).mean()))
         first, last = month.span
@@ -202,7 +205,9 @@ class ListedIssues(Spanned):
         return {**_complete(self._table, got, MIN_COVERAGE, what, details), "codes_match_listing": self._matched()}
 
     def _matched(self) -> Verdict:
-        without, foreign = pl.concat(self._without_row), pl.concat(self._foreign)
+        nothing = pl.DataFrame(schema={"Date": pl.Date, "Code": pl.String})
+        without = pl.concat([nothing, *(rows.select("Date", "Code") for rows in self._without_row)])
+        foreign = pl.concat([nothing, *self._foreign])
         odd = without.height + foreign.height
         message = (
             f"{self._table.name}: {without.height} listed issue-days have no row{_issues(without)}, {foreign.height} "

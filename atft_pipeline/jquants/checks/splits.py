@@ -20,53 +20,51 @@ UNMATCHED_ALLOWED = 0.1
 """Share of the telling splits that a coincidental move on the ex-date may hide."""
 
 
+_CARRIED = {"Code": pl.String(), "Date": pl.Date(), "C": pl.Float64(), "AdjC": pl.Float64(), "pending": pl.Float64()}
+
+
 class Splits:
     """Follows each code's traded closes across months; a split between two traded days counts once."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._last = pl.DataFrame(
-            schema={"Code": pl.String, "Date": pl.Date, "C": pl.Float64, "AdjC": pl.Float64, "_factor": pl.Float64}
-        )
-        self._pairs = self._telling = 0
+        self._last = pl.DataFrame(schema=_CARRIED)
+        self._pairs = self._telling = self._off = 0
         self._jumps: list[pl.DataFrame] = []
         self._unmatched: list[pl.DataFrame] = []
-        self._off = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
         return ("Date", "Code", "C", "AdjFactor", "AdjC")
 
     def add(self, month: Month) -> None:
-        rows = month.rows.select(self.columns).sort("Code", "Date")
-        rows = rows.with_columns(_factor=pl.col("AdjFactor").fill_null(1.0).cum_prod().over("Code"))
-        carried = self._last.select("Code", "Date", "C", "AdjC", "_factor")
-        traded = pl.concat([carried, rows.filter(pl.col("C") > 0).select(carried.columns)]).sort("Code", "Date")
-        before = {name: pl.col(name).shift(1).over("Code") for name in ("C", "AdjC", "_factor", "Date")}
-        pairs = traded.with_columns(
-            factor=pl.col("_factor") / before["_factor"],
-            ratio=pl.col("C") / before["C"],
-            adjusted=(pl.col("AdjC") / before["AdjC"]),
-            rounding=0.06 / pl.col("AdjC").clip(0.1) + 0.06 / before["AdjC"].clip(0.1),
-        ).drop_nulls("ratio")
-        pairs = pairs.with_columns(left=pl.col("ratio") / pl.col("factor"))
-        split = (pl.col("factor") - 1).abs() > 1e-9
+        rows = month.rows.select(
+            "Code", "Date", "C", "AdjC", pending=pl.lit(0.0), log_factor=pl.col("AdjFactor").log().fill_null(0.0)
+        )
+        # Codes as numbers, and one running sum over all of them: only its differences inside a code are used.
+        both = pl.concat([self._last.with_columns(log_factor=pl.lit(0.0)), rows])
+        both = both.with_columns(code=pl.col("Code").cast(pl.Categorical).to_physical()).sort("code", "Date")
+        both = both.with_columns(total=pl.col("log_factor").cum_sum())
+        traded = both.filter(pl.col("C") > 0)
+        self._judge(_consecutive(traded))
+        last_of_code = pl.col("code").ne_missing(pl.col("code").shift(-1))
+        ends = both.filter(last_of_code).select("code", end="total")
+        last = traded.filter(last_of_code).join(ends, on="code")
+        # A factor on a day without trades at the month's end waits for the next traded day.
+        waiting = pl.col("pending") + pl.col("end") - pl.col("total")
+        self._last = last.with_columns(pending=waiting).select(*_CARRIED)
+
+    def _judge(self, pairs: pl.DataFrame) -> None:
+        split = (pl.col("factor") - 1).abs() > 1e-6
         telling = pl.col("factor").log().abs() > TELLING_FACTOR
         nearer_to_nothing = pl.col("left").log().abs() > pl.col("ratio").log().abs()
+        # Rows read before a split keep their old adjustment, so AdjC may also move as C does.
+        off = [(pl.col("adjusted") / pl.col(how) - 1).abs() > pl.col("rounding") + 1e-6 for how in ("left", "ratio")]
         self._pairs += pairs.height
         self._telling += pairs.filter(split & telling).height
+        self._off += pairs.filter(off[0] & off[1]).height
         self._unmatched.append(pairs.filter(split & telling & nearer_to_nothing))
         self._jumps.append(pairs.filter(~split & ((pl.col("ratio") - 1).abs() > LARGE_MOVE)))
-        # Rows read before a split keep their old adjustment, so both ratios are right.
-        off = (pl.col("adjusted") / pl.col("left") - 1).abs() > pl.col("rounding") * 1.1 + 1e-6
-        mixed = (pl.col("adjusted") / pl.col("ratio") - 1).abs() <= pl.col("rounding") * 1.1 + 1e-6
-        self._off += pairs.filter(off & ~mixed).height
-        # The factor up to the month's end, so that one on a day without trades is not lost at the border.
-        end = rows.group_by("Code").agg(_end=pl.col("_factor").last())
-        last = traded.group_by("Code", maintain_order=True).last().join(end, on="Code", how="left")
-        self._last = last.with_columns(_factor=pl.col("_factor") / pl.col("_end").fill_null(1.0)).select(
-            carried.columns
-        )
 
     def verdicts(self) -> dict[str, Verdict]:
         return {
@@ -100,6 +98,25 @@ class Splits:
             "factor; only a warning: the pipeline adjusts by itself"
         )
         return Verdict(not self._off, float(self._off), 0.0, message, {"rows": self._pairs}, "warn")
+
+
+def _consecutive(traded: pl.DataFrame) -> pl.DataFrame:
+    """Each traded row with the one before it of the same code: ratio of closes, factor, and the ratio left over."""
+    before = {name: pl.col(name).shift(1) for name in ("code", "C", "AdjC", "pending", "total")}
+    rounding = (0.06 / pl.col("AdjC").clip(0.1) + 0.06 / before["AdjC"].clip(0.1)) * 1.1
+    return (
+        traded.lazy()
+        .with_columns(
+            same=pl.col("code") == before["code"],
+            ratio=pl.col("C") / before["C"],
+            factor=(pl.col("total") - before["total"] + before["pending"]).exp(),
+            adjusted=pl.col("AdjC") / before["AdjC"],
+            rounding=rounding,
+        )
+        .filter("same")
+        .with_columns(left=pl.col("ratio") / pl.col("factor"))
+        .collect()
+    )
 
 
 def _examples(rows: pl.DataFrame) -> str:
