@@ -11,7 +11,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from atft_pipeline.lake.store import remove_leftovers
+from atft_pipeline.jquants.tables import TABLES
+from atft_pipeline.lake.leftovers import collect
 from atft_pipeline.settings import Settings
 
 OPEN_STATES = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
@@ -91,8 +92,8 @@ def main(arguments: list[str]) -> int:
         return 2
     with dg.DagsterInstance.get() as instance:
         closed = close_dead_runs(instance)
-    removed = remove_leftovers(Settings.from_env().lake)
-    print(f"start-up sweep: {closed} dead runs closed, {removed} half-written temporary files removed")
+    removed = len(collect(Settings.from_env().lake, TABLES))
+    print(f"start-up sweep: {closed} dead runs closed, {removed} leftovers removed")
     return 0
 
 

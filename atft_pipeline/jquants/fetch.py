@@ -38,7 +38,8 @@ from atft_pipeline.jquants.units import (
     stored_coverage,
     units_to_fetch,
 )
-from atft_pipeline.lake.store import read_table, write_table
+from atft_pipeline.lake.manifest import write_fetched
+from atft_pipeline.lake.store import read_table
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
     source = source_of(client, CALENDAR, Coverage(first, last, last, True))
     if end < wanted:
         source["cut"] = "by the plan's window"
-    write_table(job.path, frame, keys=CALENDAR.keys, source=source)
-    return replace(job.reused(), requests=client.requests_sent - before, units=1, reused=False, route=str(Way.SPAN))
+    requests = client.requests_sent - before
+    write_fetched(job.path, frame, keys=CALENDAR.keys, source=source, requests=requests)
+    return replace(job.reused(), requests=requests, units=1, reused=False, route=str(Way.SPAN))
 
 
 def _ask_inside(client: Client, start: date, end: date) -> tuple[pl.DataFrame, date, date]:

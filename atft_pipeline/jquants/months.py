@@ -18,7 +18,8 @@ from atft_pipeline.jquants.staging import assemble
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import partition_path
 from atft_pipeline.jquants.units import Coverage, Span, Unit, stored_coverage
-from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, read_table, write_json, write_table
+from atft_pipeline.lake.manifest import write_fetched
+from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, read_table, write_json
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Month:
             max(span.last_date, stored.as_of) if held and stored else span.last_date,
             span.is_whole or bool(held and held.complete),
         )
-        record = write_table(self.path, frame, keys=table.keys, source=self._source(covered, frame, floor))
+        source = self._source(covered, frame, floor)
+        record = write_fetched(self.path, frame, keys=table.keys, source=source, requests=requests)
         if files:
             self.note_files(files)
         return self._report(record, requests=requests, units=units, route=route, days=_days(table, frame), new=revision)
@@ -122,7 +124,7 @@ class Month:
         nothing = Coverage(span.first, span.first - timedelta(days=1), span.last_date, False)
         frame = pl.DataFrame(schema=dict(self.table.schema))
         source = self._source(nothing, frame, floor)
-        record = write_table(self.path, frame, keys=self.table.keys, source=source)
+        record = write_fetched(self.path, frame, keys=self.table.keys, source=source, requests=0)
         return self._report(record, requests=0, units=0, route="outside the plan's dates", days=0)
 
     def reused(self) -> MonthReport:

@@ -1,8 +1,8 @@
 """Atomic, verified files. Every file that the project stores is written and read here.
 
-A Parquet file carries its own record (rows, keys, content hash, source) in its footer, so data and record become
-visible together in one rename: there is no moment at which one exists without the other. Nothing in a file depends
-on when it was written, so the same content gives the same bytes.
+A Parquet file carries its own record (rows, keys, content hash, source) and a seal over all of its bytes in its
+footer, so data and record become visible together in one rename: there is no moment at which one exists without the
+other. Nothing in a file depends on when it was written, so the same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atft_pipeline.lake.seal import BLANK, SEAL_KEY, is_intact, seal
 from atft_pipeline.verdict import ContractBroken
 
 RECORD_KEY = b"atft_pipeline.record"
@@ -64,10 +65,16 @@ def content_hash(frame: pl.DataFrame) -> str:
 
 
 def write_table(
-    path: Path, frame: pl.DataFrame, *, keys: Sequence[str], source: Mapping[str, str] | None = None
+    path: Path,
+    frame: pl.DataFrame,
+    *,
+    keys: Sequence[str],
+    source: Mapping[str, str] | None = None,
+    before_rename: Callable[[Record], None] | None = None,
 ) -> Record:
     """Store `frame` at `path`, whole or not at all, in the row order given.
 
+    `before_rename` is called with the record when the file is finished but not yet visible.
     Raises `ContractBroken` when a key column is missing, null or not unique; nothing is written then.
     """
     _require_keys(path, frame, keys)
@@ -79,7 +86,7 @@ def write_table(
         source=dict(sorted((source or {}).items())),
     )
     table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    table = table.replace_schema_metadata({RECORD_KEY: json.dumps(asdict(record)).encode()})
+    table = table.replace_schema_metadata({RECORD_KEY: json.dumps(asdict(record)).encode(), SEAL_KEY: BLANK})
     with replacing(path) as part:
         pq.write_table(
             table,
@@ -90,6 +97,9 @@ def write_table(
             write_page_checksum=True,
             store_schema=True,
         )
+        seal(part)
+        if before_rename:
+            before_rename(record)
     return record
 
 
@@ -113,8 +123,11 @@ def read_record(path: Path) -> Record:
         raise LakeError(f"{path}: damaged ({error}); rebuild this file") from error
     if RECORD_KEY not in metadata:
         raise LakeError(f"{path}: not written by this project (no record in its footer); move it away and rebuild")
-    fields = json.loads(metadata[RECORD_KEY])
-    return Record(**{**fields, "keys": tuple(fields["keys"])})
+    try:
+        fields = json.loads(metadata[RECORD_KEY])
+        return Record(**{**fields, "keys": tuple(fields["keys"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise LakeError(f"{path}: damaged record ({error}); rebuild this file") from error
 
 
 def is_stored(path: Path) -> bool:
@@ -123,7 +136,9 @@ def is_stored(path: Path) -> bool:
 
 
 def verify_table(path: Path) -> Record:
-    """Re-read every value and compare with the record. Raises `LakeError` naming the file when they differ."""
+    """Re-read every byte and every value and compare with seal and record. Raises `LakeError` naming the file."""
+    if path.exists() and not is_intact(path):
+        raise LakeError(f"{path}: no sound seal: a byte changed, or an older version wrote it; rebuild this file")
     record = read_record(path)
     frame = read_table(path)
     if frame.height != record.rows or content_hash(frame) != record.content_hash:
@@ -140,7 +155,13 @@ def write_table_if_changed(
             old = read_record(path)
         except LakeError:
             old = None
-        if old is not None and old.content_hash == content_hash(frame) and old.source == dict(source or {}):
+        # A file without a sound seal is written again even when its content is equal.
+        if (
+            old is not None
+            and is_intact(path)
+            and old.content_hash == content_hash(frame)
+            and old.source == dict(source or {})
+        ):
             return old, False
     return write_table(path, frame, keys=keys, source=source), True
 
@@ -181,7 +202,8 @@ def read_array(path: Path, mmap: bool = True) -> np.ndarray:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it over `path`, else remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    # The process id lets garbage collection tell a killed writer's file from a living one's.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.{os.getpid()}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -193,14 +215,6 @@ def replacing(path: Path) -> Iterator[Path]:
         _fsync_dir(path.parent)
     finally:
         part.unlink(missing_ok=True)
-
-
-def remove_leftovers(root: Path) -> int:
-    """Delete temporary files that killed writers left under `root`; call only while no writer runs."""
-    leftovers = [*root.rglob(".*.part")]
-    for part in leftovers:
-        part.unlink(missing_ok=True)
-    return len(leftovers)
 
 
 def _require_keys(path: Path, frame: pl.DataFrame, keys: Sequence[str]) -> None:

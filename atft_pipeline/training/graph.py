@@ -8,6 +8,7 @@ onto a day's nodes by look-up.
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -203,6 +204,7 @@ class GraphStore:
         path = self.folder / f"{key}.npz"
         if path.exists():
             self.reused += 1
+            os.utime(path)  # garbage collection goes by the last use
             with np.load(path) as stored:
                 return Graph(stored["source"], stored["target"], stored["attributes"])
         self.built += 1

@@ -52,8 +52,8 @@ def _ingest(
 
 
 def _files(lake: Path, table: Table) -> dict[str, bytes]:
-    """Everything stored for `table`, staged units aside."""
-    return {path.name: path.read_bytes() for path in (lake / "raw" / table.name).glob("*") if path.is_file()}
+    """The partitions of `table`; the manifest beside them says when they were fetched, so it may change."""
+    return {path.name: path.read_bytes() for path in (lake / "raw" / table.name).glob("*.parquet")}
 
 
 @pytest.mark.parametrize("table", MONTHLY, ids=[table.name for table in MONTHLY])
@@ -431,6 +431,7 @@ def test_the_key_is_in_no_file(client: Client, lake: Path, exchange: ScriptedExc
     for table in MONTHLY:
         _ingest(client, lake, table)
     files = [path for path in lake.rglob("*") if path.is_file()]
-    assert len(files) == len(TABLES)
+    partitions = [path for path in files if path.suffix == ".parquet"]
+    assert len(partitions) == len(TABLES)
     assert not [path for path in files if API_KEY.encode() in path.read_bytes()]
-    assert all(API_KEY not in str(read_record(path)) for path in files)
+    assert all(API_KEY not in str(read_record(path)) for path in partitions)

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from atft_pipeline.lake import store
+from atft_pipeline.lake.leftovers import collect
 from atft_pipeline.verdict import ContractBroken
 
 
@@ -118,7 +119,7 @@ def test_a_killed_writer_leaves_only_a_leftover_that_is_swept(tmp_path: Path) ->
     child = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert child.returncode == -signal.SIGKILL
     assert store.read_json(path) == {"old": True}
-    assert store.remove_leftovers(tmp_path) == 1 and os.listdir(tmp_path) == ["a.json"]
+    assert len(collect(tmp_path)) == 1 and os.listdir(tmp_path) == ["a.json"]
 
 
 def test_arrays_are_stored_and_mapped(tmp_path: Path) -> None:
