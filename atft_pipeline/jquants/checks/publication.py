@@ -12,14 +12,12 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from atft_pipeline.jquants.table import Table
+from atft_pipeline.jquants.tables_trading import MARGIN_DAILY_SINCE, MARGIN_SESSIONS
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 
 GRACE = timedelta(hours=1)
 """Published times are approximate: a table is late only after this."""
-
-DAILY_MARGIN_FROM = date(2026, 9, 25)
-"""First date with daily margin balances; before, one balance a week."""
 
 FLOW_LAG = 4
 """A week's investor flows are published on the 4th business day after it."""
@@ -27,16 +25,13 @@ FLOW_LAG = 4
 FLOW_SLACK = timedelta(days=14)
 """A week is missed only when this much is stored beyond its end."""
 
-SHORT_WEEK = 2
-"""Weeks with at most this many business days have no margin balance of their own."""
-
 
 @dataclass(frozen=True)
 class Publication:
     """A row of a business day is out `lag` business days later at `at`.
 
     `cadence`: `daily` tables have rows on every business day, `weekly` flows once a week, `margin` balances weekly and
-    since `DAILY_MARGIN_FROM` daily; `events` may have none on any day, so only the stored span can be late.
+    since `MARGIN_DAILY_SINCE` daily; `events` may have none on any day, so only the stored span can be late.
     """
 
     lag: int
@@ -90,8 +85,10 @@ def newest_due(publication: Publication, sessions: Sequence[date], now: datetime
 
 def margin_days(sessions: Sequence[date]) -> list[date]:
     """Dates of margin balances: the last session of each longer week, and every session since the change."""
-    weekly = [days[-1] for days in _weeks(sessions).values() if len(days) > SHORT_WEEK and days[-1] < DAILY_MARGIN_FROM]
-    return weekly + [day for day in sessions if day >= DAILY_MARGIN_FROM]
+    weekly = [
+        days[-1] for days in _weeks(sessions).values() if len(days) >= MARGIN_SESSIONS and days[-1] < MARGIN_DAILY_SINCE
+    ]
+    return weekly + [day for day in sessions if day >= MARGIN_DAILY_SINCE]
 
 
 def _period_ends(publication: Publication, sessions: Sequence[date]) -> list[date]:
