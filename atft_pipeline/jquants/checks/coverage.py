@@ -13,6 +13,7 @@ from atft_pipeline.jquants.checks.publication import (
     margin_days,
     monday,
     newest_due,
+    publication_day,
     publication_of,
 )
 from atft_pipeline.jquants.checks.scan import Month, Part, absent
@@ -88,6 +89,11 @@ class Spanned:
         self._spans.append(month.span)
         self._have |= days_of(month.rows, self._table.date_column)
 
+    def _is_out(self, day: date, sessions: Sequence[date]) -> bool:
+        """Whether the rows of `day` were published by the newest date that was asked for."""
+        out = publication_day(publication_of(self._table), day, sessions)
+        return out is not None and out <= max(last for _, last in self._spans)
+
     def _inside(self, days: Collection[date]) -> list[date]:
         return sorted(day for day in days if any(first <= day <= last for first, last in self._spans))
 
@@ -100,7 +106,12 @@ class Days(Spanned):
         self._wanted = wanted
 
     def verdicts(self) -> dict[str, Verdict]:
-        wanted = [day for day in self._inside(self._wanted(sessions_of(self._lake))) if day not in OUTAGE_DAYS]
+        sessions = sessions_of(self._lake)
+        wanted = [
+            day
+            for day in self._inside(self._wanted(sessions))
+            if day not in OUTAGE_DAYS and self._is_out(day, sessions)
+        ]
         missing = [day for day in wanted if day not in self._have]
         got = 1.0 - len(missing) / len(wanted) if wanted else 1.0
         what = f"{len(wanted) - len(missing)} of {len(wanted)} business days have rows" + _named("missing", missing)

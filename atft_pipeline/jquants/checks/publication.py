@@ -5,6 +5,7 @@ Source: the update-time page of the official v2 documentation; times there are a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -18,6 +19,9 @@ TOKYO = ZoneInfo("Asia/Tokyo")
 
 GRACE = timedelta(hours=1)
 """Published times are approximate: a table is late only after this."""
+
+WEEKLY_MARGIN_LAG = 2
+"""Business days from a weekly margin balance to its publication; a daily one is out on the next."""
 
 FLOW_LAG = 4
 """A week's investor flows are published on the 4th business day after it."""
@@ -65,12 +69,17 @@ def publication_of(table: Table) -> Publication:
     return known or Publication(1, time(0, 0), "daily" if table.dense else "events")
 
 
+def publication_day(publication: Publication, day: date, sessions: Sequence[date]) -> date | None:
+    """The session on which the rows of session `day` are out; None when the calendar does not reach that far."""
+    weekly_balance = publication.cadence == "margin" and day < MARGIN_DAILY_SINCE
+    position = bisect_left(sessions, day) + (WEEKLY_MARGIN_LAG if weekly_balance else publication.lag)
+    return sessions[position] if position < len(sessions) else None
+
+
 def published_by(publication: Publication, day: date, sessions: Sequence[date]) -> datetime | None:
     """When the rows of session `day` are out at the latest; None when the calendar does not reach that far."""
-    position = sessions.index(day) + publication.lag
-    if position >= len(sessions):
-        return None
-    return datetime.combine(sessions[position], publication.at, TOKYO) + GRACE
+    out = publication_day(publication, day, sessions)
+    return datetime.combine(out, publication.at, TOKYO) + GRACE if out else None
 
 
 def newest_due(publication: Publication, sessions: Sequence[date], now: datetime) -> date | None:

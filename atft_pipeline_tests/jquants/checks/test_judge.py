@@ -213,7 +213,8 @@ def test_a_market_that_ended_is_fresh_at_its_end(lake: Path) -> None:
         ("options_225", "2024-06-25 05:00", "2024-06-24"),
         ("investor_types", "2024-06-27 18:00", "2024-06-14"),  # the 4th business day, one hour of grace
         ("investor_types", "2024-06-27 19:00", "2024-06-21"),
-        ("margin_interest", "2024-06-24 17:30", "2024-06-21"),
+        ("margin_interest", "2024-06-24 17:30", "2024-06-14"),  # two business days after the week
+        ("margin_interest", "2024-06-25 17:30", "2024-06-21"),
     ],
 )
 def test_what_is_due_follows_the_publication_times(table: str, now: str, due: str) -> None:
@@ -252,6 +253,15 @@ def test_a_missing_week_of_margin_balances_is_named(lake: Path) -> None:
     assert not verdict.passed and verdict.details["missing_days"] == ["2024-05-17"]
     part.add(_month(pl.DataFrame({"Date": fridays})))
     assert part.verdicts()["complete"].passed
+
+
+def test_balances_that_are_not_out_yet_are_not_missed(lake: Path) -> None:
+    table = Table("margin_interest", "/m", ("Date", "Code"), "Date", {}, "standard", "day", lambda c, a, b: None, "")
+    part = Days(lake, table, lambda sessions: margin_days(sessions))
+    fridays = [day for day in SESSIONS if day.weekday() == 4 and day.month == 5]
+    part.add(_month(pl.DataFrame({"Date": fridays[:-1]})))  # Friday, 31 May: out on 4 June
+    verdict = part.verdicts()["complete"]
+    assert verdict.passed and "4 of 4" in verdict.message
 
 
 def test_a_day_without_all_33_sectors_is_incomplete(lake: Path) -> None:
