@@ -44,18 +44,18 @@ class Continuation:
         number, offset = content.split(".")
         return Page(int(number), int(offset))
 
-    def cursor(self, newest: str) -> str:
-        """A cursor that stands after document `newest`."""
-        return self._seal(newest, "cursor")
+    def cursor(self, stamp: str) -> str:
+        """A cursor that stands after everything published by `stamp`."""
+        return self._seal(stamp, "cursor")
 
     def after(self, cursor: str) -> str:
-        """The document number that `cursor` stands after; empty for no cursor. Raises `BadRequest`."""
+        """The stamp that `cursor` stands after; empty for no cursor. Raises `BadRequest`."""
         if not cursor:
             return ""
-        newest = self._open(cursor, "cursor")
-        if newest is None:
+        stamp = self._open(cursor, "cursor")
+        if stamp is None:
             raise BadRequest("'cursor' is invalid.")
-        return newest
+        return stamp
 
     def _seal(self, content: str, scope: str) -> str:
         sealed = f"{content}|{self._mac(scope, content)}"

@@ -191,7 +191,7 @@ class Exchange:
         endpoint = served.endpoint
         rows = self.view.rows(endpoint.table, query, late_splits(faults))
         seen = self._seen(endpoint, params)
-        rows = distort_answer(rows.filter(pl.col("DiscNo") > seen) if seen else rows, endpoint, faults)
+        rows = distort_answer(self.view.newer(endpoint.table, rows, seen), endpoint, faults)
         size = self.page_rows if endpoint.paginated else max(1, rows.height)
         repeated = max((fault.rows for fault in faults if fault.kind == "duplicate"), default=0)
         if repeated:
@@ -202,14 +202,14 @@ class Exchange:
             following = Page(page.number + 1, end - repeated)
             extra["pagination_key"] = self._continuation.page_key(endpoint.path, params, following)
         elif endpoint.cursor and self.plan.is_premium:
-            extra["cursor"] = self._continuation.cursor(str(rows["DiscNo"].max()) if rows.height else seen)
+            extra["cursor"] = self._continuation.cursor(self.view.stamp)
         extra |= self._endless_key(faults)
         shown = distort_page(rows.slice(page.offset, size), endpoint, faults)
         objects = {*endpoint.objects, *self._objects.get(endpoint.table, ())}
         return _envelope(_records(shown, sorted(objects)), extra)
 
     def _seen(self, endpoint: Endpoint, params: Mapping[str, str]) -> str:
-        """The newest document that the caller's cursor has seen; empty without a cursor."""
+        """The stamp of the caller's cursor; empty without a cursor."""
         cursor = params.get("cursor", "") if endpoint.cursor else ""
         if cursor and not self.plan.is_premium:
             raise BadRequest("'cursor' is not available on your subscription.")

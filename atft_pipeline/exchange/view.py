@@ -22,6 +22,7 @@ from atft_pipeline.exchange.tables import Query, ServedTable
 
 EVERYTHING = Window(None, None)
 _BARS = "bars_daily"
+_AFTER_EVERYTHING = "end"
 
 
 class View:
@@ -69,6 +70,21 @@ class View:
         if moment is not None:
             rows = rows.filter(published(served.endpoint, moment))
         return self._adjusted(rows, revisions, moment) if table == _BARS else rows
+
+    @property
+    def stamp(self) -> str:
+        """Names this moment in a cursor: what is published by now is not newer than it."""
+        now = self._clock.now
+        return _AFTER_EVERYTHING if now is None else now.isoformat()
+
+    def newer(self, table: str, rows: pl.DataFrame, stamp: str) -> pl.DataFrame:
+        """Those of `rows` that were published after the moment of `stamp`, whatever their document numbers say."""
+        if not stamp:
+            return rows
+        if stamp == _AFTER_EVERYTHING:
+            return rows.head(0)
+        seen = Moment(datetime.fromisoformat(stamp), self._business, self._plan.is_premium)
+        return rows.filter(~published(self._tables[table].endpoint, seen))
 
     def _require_target(self, revision: Revision) -> None:
         rows = self._originals(self._tables[revision.table], revision)

@@ -177,6 +177,23 @@ def test_a_split_rewrites_adjusted_prices_only_once_it_happened(client: ClientV2
     assert (other["AdjC"] == other["C"]).all()
 
 
+def test_a_cursor_finds_what_came_later_even_under_a_smaller_number(tmp_path: Path) -> None:
+    folder = wire.write_market(tmp_path / "market")
+    path = folder / "tables" / "fin_summary.parquet"
+    late = pl.when(pl.col("DiscNo") == "20240510500001").then(pl.lit("18:30:00")).otherwise("DiscTime")
+    pl.read_parquet(path).with_columns(late.alias("DiscTime")).write_parquet(path)
+    app = create_app(folder, plan="premium", api_keys={wire.KEY}, now=datetime(2024, 5, 10, 18))
+    with wire.serving(app) as url:
+        client = wire.official_client(url)
+        first, cursor = client.get_fin_summary_cursor(date_yyyymmdd="20240510")
+        assert first["DiscNo"].tolist() == ["20240510500002", "20240510500003"]
+        assert client.get_fin_summary_cursor(date_yyyymmdd="20240510", cursor=cursor)[0].empty
+        app.state.exchange.clock.set(datetime(2024, 5, 11, 0, 30))
+        then, cursor = client.get_fin_summary_cursor(date_yyyymmdd="20240510", cursor=cursor)
+        assert then["DiscNo"].tolist() == ["20240510500001"]
+        assert client.get_fin_summary_cursor(date_yyyymmdd="20240510", cursor=cursor)[0].empty
+
+
 def test_plan_windows_follow_the_clock(market: Path) -> None:
     app = create_app(market, plan="free", api_keys={wire.KEY}, requests_per_minute=1000)
     with wire.serving(app) as url:

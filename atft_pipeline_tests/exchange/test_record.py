@@ -47,7 +47,7 @@ def served(table: str) -> bool:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     folder = tmp_path_factory.mktemp("original") / "market"
     ensure_market(SIZE, folder)
-    with running_exchange(folder, plan="premium", requests_per_minute=100_000, page_rows=25) as exchange:
+    with running_exchange(folder, plan="premium", requests_per_minute=100_000, page_rows=400) as exchange:
         yield exchange
 
 
