@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -44,21 +45,27 @@ if hasattr(pd.errors, "Pandas4Warning"):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a failing request is tried. Waits double from the first one; 429 waits add up to more than the
-    service's five-minute lockout."""
+    """How long a failing request is tried. Waits double from the first one. After a 429 everybody pauses: shortly, as
+    another user of the key may have used up the minute, then longer, then past the service's five-minute lockout."""
 
     attempts: int = 7
+    attempts_limited: int = 5
     first_wait: float = 0.5
     first_wait_limited: float = 5.0
     longest_wait: float = 330.0
     pages: int = 100
     """Most pages of one answer: a full-market day takes 2 to 10."""
 
-    def wait(self, attempt: int, status: int, retry_after: float | None) -> float:
+    def wait(self, attempt: int, retry_after: float | None) -> float:
         """Seconds before attempt `attempt` + 1; at least what the server asked for, plus up to 25 % jitter."""
-        first = self.first_wait_limited if status == 429 else self.first_wait
-        planned: float = max(first * 2 ** (attempt - 1), retry_after or 0.0)
-        return min(planned, self.longest_wait) * random.uniform(1.0, 1.25)
+        return self._jittered(self.first_wait * 2 ** (attempt - 1), retry_after)
+
+    def pause(self, strike: int, retry_after: float | None) -> float:
+        """Seconds in which nobody sends, after `strike` refusals in a row: 5, 30, then 310."""
+        return self._jittered(self.first_wait_limited * (1, 6, 62)[min(strike, 3) - 1], retry_after)
+
+    def _jittered(self, planned: float, retry_after: float | None) -> float:
+        return min(max(planned, retry_after or 0.0) * random.uniform(1.0, 1.25), self.longest_wait)
 
 
 class Page(requests.Response):
@@ -166,23 +173,27 @@ class Client(ClientV2):
         query = dict(params or {})
         asked = describe(query)
         for attempt in range(1, self._patience.attempts + 1):
-            self._limiter.acquire(endpoint)
+            sent = self._limiter.acquire(endpoint)
             self._mine.sent = self.requests_sent + 1
             answer = self._attempt(url, endpoint, query)
             if isinstance(answer, dict):
+                self._limiter.accepted(sent)
                 self._guard_pages(endpoint, query, answer)
                 return Page(answer)
-            last = attempt == self._patience.attempts
-            if last or not answer.retry:
+            limited = answer.status == 429
+            allowed = min(self._patience.attempts, self._patience.attempts_limited if limited else attempt + 1)
+            if limited:  # ordered even by a last attempt: the others must know
+                wait = self._limiter.refused(sent, partial(self._patience.pause, retry_after=answer.retry_after))
+            else:
+                wait = self._patience.wait(attempt, answer.retry_after)
+            if attempt >= allowed or not answer.retry:
                 refusal = failure(endpoint, asked, answer.status, answer.message, attempt)
                 if refusal.covered:
                     self._windows[endpoint] = refusal.covered
                 raise refusal
-            wait = self._patience.wait(attempt, answer.status, answer.retry_after)
             log.warning("%s %s: %s; trying again in %.1f s", endpoint, asked, answer.message, wait)
-            if answer.status == 429:
-                self._limiter.pause(wait)
-            self._sleep(wait)
+            if not limited:  # else the limiter waits, for everybody
+                self._sleep(wait)
         raise AssertionError("the loop returns or raises")
 
     def _attempt(self, url: str, endpoint: str, query: dict[str, Any]) -> dict[str, Any] | Refusal:
