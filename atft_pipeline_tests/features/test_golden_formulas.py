@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.features import catalog, liquidity, technical, volatility
 from atft_pipeline.features.group import Inputs, compute_group
-from atft_pipeline.panel.operators import ts_cov, ts_ema, ts_var
+from atft_pipeline.panel.operators import divide, ts_cov, ts_ema, ts_lag, ts_sum, ts_var
 from atft_pipeline.panel.panel import build_panel
 from atft_pipeline_tests.features.plain_exposure import breadth_columns, exposure_columns
 from atft_pipeline_tests.features.plain_formulas import Columns, Market, base_columns
@@ -86,15 +86,27 @@ def test_column_is_its_formula(both: Both, name: str) -> None:
     assert_same(both[0][name], both[1][name])
 
 
+MEANS = {"vol_pk_20", "vol_rs_20", "vol_yz_20", "vol_yz_60", "vol_down_20", "vol_of_vol_20", "range_z_20"}
+LAGGED = {"liq_vol_ratio_5", "liq_vol_z_20", "liq_roll_spread_20", "liq_cs_spread_20"}
+
+
 @pytest.mark.parametrize(
     ("module", "operator", "fault", "broken"),
     [
         (technical, "ts_rma", ts_ema, {"ta_rsi_2", "ta_rsi_14", "ta_natr_14", "ta_adx_14", "ta_di_diff_14"}),
         (volatility, "ts_var", lambda x, n, least: ts_var(x, n, least, ddof=0), {"vol_yz_20", "vol_yz_60"}),
+        (volatility, "ts_mean", ts_sum, MEANS),
+        (
+            volatility,
+            "divide",
+            lambda x, y: np.nan_to_num(divide(x, y)),
+            {"vol_ratio_5_60", "vol_of_vol_20", "range_z_20"},
+        ),
+        (liquidity, "ts_lag", lambda x, k: ts_lag(x, k + 1), LAGGED),
         (liquidity, "ts_cov", lambda x, y, n, least: ts_cov(x, y, n, least - 1), {"liq_roll_spread_20"}),
     ],
 )
-def test_a_wrong_smoothing_degree_or_minimum_is_noticed(
+def test_a_wrong_operator_is_noticed(
     both: Both, monkeypatch: pytest.MonkeyPatch, module: ModuleType, operator: str, fault: Fault, broken: set[str]
 ) -> None:
     monkeypatch.setattr(module, operator, fault)
