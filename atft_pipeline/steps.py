@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from atft_pipeline.dataset.assemble import Stored, assemble_dataset, write_features
+from atft_pipeline.dataset.assemble import assemble_dataset
 from atft_pipeline.dataset.contract import contract_of
+from atft_pipeline.dataset.feature_files import Stored, write_features
 from atft_pipeline.dataset.labels import forward_returns, label_columns
 from atft_pipeline.dataset.scaling import Statistics, fit_statistics
 from atft_pipeline.dataset.splits import Split, calendar_split
 from atft_pipeline.dataset.training_panel import PanelArrays, write_training_panel
 from atft_pipeline.features import catalog
-from atft_pipeline.features.group import Inputs, compute_group
+from atft_pipeline.features.group import Inputs, compute_columns
 from atft_pipeline.lake.store import LakeError, read_json, read_table
 from atft_pipeline.panel.asof import collecting_audits, total_audit
+from atft_pipeline.panel.memory import reusing_memory
 from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline.settings import Thresholds
 
@@ -76,6 +79,12 @@ def load_panel(lake: Path) -> Panel:
     return Panel.load(panel_dir(lake))
 
 
+@lru_cache(maxsize=1)
+def _building(lake: Path, _hash: str) -> Panel:
+    """The panel that the feature groups of one build share, with the series that they have in common."""
+    return load_panel(lake)
+
+
 def panel_hash(lake: Path) -> str:
     """Content hash of the stored panel."""
     return str(read_json(panel_dir(lake) / "panel.json")["hash"])
@@ -85,18 +94,25 @@ def build_features(lake: Path, name: str) -> Stored:
     """Compute one feature group and store it by year, with the account of its as-of joins."""
     group = next(group for group in catalog.GROUPS if group.name == name)
     tables = {table: read_raw(lake, table) for table in group.tables if table not in PANEL_TABLES}
-    panel = load_panel(lake)
-    with collecting_audits() as audits:
-        columns = compute_group(group, Inputs(panel, tables))
+    known_as = panel_hash(lake)
+    panel = _building(lake, known_as)
     dtypes = {column.name: column.dtype for column in group.columns}
-    return write_features(
-        name, dtypes, columns, panel.axes, lake, source={"panel": panel_hash(lake)}, audit=total_audit(audits)
-    )
+    with collecting_audits() as audits, reusing_memory():
+        return write_features(
+            name,
+            dtypes,
+            compute_columns(group, Inputs(panel, tables)),
+            panel.axes,
+            lake,
+            source={"panel": known_as},
+            audit=lambda: total_audit(audits),
+        )
 
 
 def build_dataset(lake: Path, plan: str, market: str) -> dict[str, Any]:
     """Join all groups of the plan, add labels; returns the stored metadata. Raises `ContractBroken` and stores nothing
     when a group is missing, stale or out of order."""
+    _building.cache_clear()
     panel = load_panel(lake)
     half_days = panel.calendar.half_days.astype("datetime64[D]").tolist()
     return assemble_dataset(

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atft_pipeline.dataset.assemble import assemble_dataset, write_features
+from atft_pipeline.dataset.assemble import assemble_dataset
 from atft_pipeline.dataset.contract import Contract, DatasetColumn
+from atft_pipeline.dataset.feature_files import write_features
 from atft_pipeline.dataset.scaling import Statistics, fit_statistics
 from atft_pipeline.dataset.splits import Split, calendar_split
 from atft_pipeline.dataset.training_panel import PanelArrays, write_training_panel

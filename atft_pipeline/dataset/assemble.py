@@ -6,8 +6,9 @@ with it never mistakes a half-assembled dataset for a whole one.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -17,61 +18,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.dataset.contract import KEY_GROUP, KEYS, Contract, check_names, dataset_dir, digest, require_columns
+from atft_pipeline.dataset.feature_files import feature_columns, features_dir, remove_other_years, require_spine
 from atft_pipeline.dataset.spine import YearSlice, typed_column, years
-from atft_pipeline.lake.store import LakeError, read_json, read_record, read_table, write_json, write_table_if_changed
+from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, write_json, write_table_if_changed
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.verdict import ContractBroken
 
 LATE_CLOSE_FROM = date(2024, 11, 5)
 """The cash market closes at 15:30 from this date, at 15:00 before (JPX, arrowhead 4.0)."""
 CLOSE, LATE_CLOSE, HALF_DAY_CLOSE = time(15, 0), time(15, 30), time(11, 30)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What one write did: rows in all files, and how many files were new or changed."""
-
-    rows: int
-    written: int
-    unchanged: int
-    hash: str
-
-
-def features_dir(lake: Path, group: str) -> Path:
-    return lake / "features" / group
-
-
-def write_features(
-    group: str,
-    dtypes: Mapping[str, str],
-    columns: Mapping[str, NDArray[np.generic]],
-    axes: Axes,
-    lake: Path,
-    *,
-    source: Mapping[str, str] | None = None,
-    audit: Mapping[str, Any] | None = None,
-) -> Stored:
-    """Store a group's dense [T, N] columns by year under <lake>/features/<group>/; equal years are left alone.
-
-    `dtypes` are the declared types in order (f32, i8, ...). `source` names what the group was computed from (the
-    panel's hash). `audit` is the as-of join's account (rows inspected, hit rate); the dataset's audit check reads it.
-    """
-    if list(columns) != list(dtypes):
-        raise ContractBroken(f"group {group}: columns {list(columns)[:6]}..., declared are {list(dtypes)[:6]}...")
-    folder = features_dir(lake, group)
-    entries: dict[str, str] = {}
-    written = rows = 0
-    for year in years(axes):
-        data = [typed_column(name, dtypes[name], year.take(values)) for name, values in columns.items()]
-        frame = year.keys().hstack(data)
-        record, changed = write_table_if_changed(folder / f"{year.year}.parquet", frame, keys=KEYS)
-        entries[year.year] = record.content_hash
-        rows += record.rows
-        written += changed
-    _remove_other_years(folder, entries)
-    summary = {"group": group, "columns": dict(dtypes), "rows": rows, "years": entries, "hash": digest(entries.items())}
-    write_json(folder / "group.json", {**summary, "source": dict(source or {}), "audit": dict(audit or {})})
-    return Stored(rows, written, len(entries) - written, str(summary["hash"]))
 
 
 def assemble_dataset(
@@ -94,21 +49,40 @@ def assemble_dataset(
         raise ContractBroken(f"labels {sorted(labels)} are not the contract's {sorted(contract.labels)}")
     half = frozenset(half_days)
     slices = list(years(axes))
-    for year in slices:
-        for group in _feature_groups(contract):
-            path = features_dir(lake, group) / f"{year.year}.parquet"
-            year.require_aligned(path, read_table(path, list(KEYS)))
+    for group in _feature_groups(contract):
+        for year in slices:
+            require_spine(lake, group, year)
     entries: dict[str, Any] = {}
     written = 0
-    for year in slices:
-        frame = _year_frame(lake, contract, year, labels, half)
-        require_columns(frame.columns, contract).require()
-        path = dataset_dir(lake) / f"{year.year}.parquet"
-        record, changed = write_table_if_changed(path, frame, keys=KEYS)
-        entries[year.year] = {"rows": record.rows, "content_hash": record.content_hash}
+    for name, record, changed in _written_years(lake, contract, slices, labels, half):
+        entries[name] = {"rows": record.rows, "content_hash": record.content_hash}
         written += changed
-    _remove_other_years(dataset_dir(lake), entries)
+    remove_other_years(dataset_dir(lake), entries)
     return _write_metadata(lake, contract, axes, entries, written, dict(source or {}))
+
+
+def _written_years(
+    lake: Path,
+    contract: Contract,
+    slices: list[YearSlice],
+    labels: Mapping[str, NDArray[np.generic]],
+    half_days: frozenset[date],
+) -> Iterable[tuple[str, Record, bool]]:
+    """Write each year while the next one is read: two years in memory, whatever the number of years."""
+
+    def write(year: YearSlice, frame: pl.DataFrame) -> tuple[str, Record, bool]:
+        return year.year, *write_table_if_changed(dataset_dir(lake) / f"{year.year}.parquet", frame, keys=KEYS)
+
+    with ThreadPoolExecutor(1) as writer:
+        running: Future[tuple[str, Record, bool]] | None = None
+        for year in slices:
+            frame = _year_frame(lake, contract, year, labels, half_days)
+            require_columns(frame.columns, contract).require()
+            if running is not None:
+                yield running.result()
+            running = writer.submit(write, year, frame)
+        if running is not None:
+            yield running.result()
 
 
 def knowledge_time(day: date, half_days: frozenset[date] = frozenset()) -> datetime:
@@ -125,6 +99,16 @@ def raw_hashes(lake: Path) -> dict[str, str]:
         table.name: digest((part.name, read_record(part).content_hash) for part in sorted(table.glob("*.parquet")))
         for table in tables
     }
+
+
+def code_revision() -> str | None:
+    """The checkout's commit; None outside a checkout. In metadata only: equal rows must give equal files."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
 
 
 def _feature_groups(contract: Contract) -> list[str]:
@@ -165,10 +149,7 @@ def _year_frame(
     types = {c.name: c.dtype for c in contract.columns}
     parts = [typed_column(name, types[name], year.take(values)) for name, values in labels.items()]
     for group in _feature_groups(contract):
-        path = features_dir(lake, group) / f"{year.year}.parquet"
-        stored = read_table(path)
-        year.require_aligned(path, stored)
-        parts += stored.drop(KEYS).get_columns()
+        parts += feature_columns(lake, group, year).get_columns()
     joined = frame.hstack(parts)
     lost = [name for name in contract.names if name not in joined.columns]
     if lost:
@@ -197,6 +178,7 @@ def _write_metadata(
         "years": entries,
         "source": source,
         "raw": raw_hashes(lake),
+        "code_revision": code_revision(),
     }
     index = {
         "hash": contract.hash,
@@ -209,13 +191,6 @@ def _write_metadata(
     write_json(dataset_dir(lake) / "feature_index.json", index)
     write_json(dataset_dir(lake) / "metadata.json", metadata)
     return {**metadata, "files_written": written}
-
-
-def _remove_other_years(folder: Path, keep: Mapping[str, object]) -> None:
-    """Files of years that the axes no longer have would be read as part of the whole."""
-    for path in folder.glob("*.parquet"):
-        if path.stem not in keep:
-            path.unlink()
 
 
 def audits(lake: Path, contract: Contract) -> dict[str, dict[str, Any]]:

@@ -6,8 +6,10 @@ is refused: columns are joined by position, so a shuffled row would silently giv
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,6 @@ from atft_pipeline.panel.axes import Axes
 from atft_pipeline.verdict import ContractBroken
 
 INTEGER_TYPES: dict[str, type[np.signedinteger]] = {"i8": np.int8, "i16": np.int16, "i32": np.int32}
-POLARS_INTEGERS = {"i8": pl.Int8, "i16": pl.Int16, "i32": pl.Int32}
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,23 @@ class YearSlice:
         """[dates of the year, N]."""
         return self.axes.listed[self.first : self.end]
 
+    @cached_property
+    def cells(self) -> NDArray[np.intp]:
+        """Flat positions of the listed cells in the year's [dates, N], in spine order."""
+        return np.flatnonzero(self.listed)
+
     @property
     def rows(self) -> int:
-        return int(self.listed.sum())
+        return len(self.cells)
+
+    @cached_property
+    def spine_hash(self) -> str:
+        """SHA-256 of the year's keys, by way of dates, codes and the listed cells."""
+        dates, codes = self.axes.dates[self.first : self.end].astype("datetime64[D]"), self.axes.codes.astype("<U5")
+        whole = hashlib.sha256(f"{self.listed.shape}".encode())
+        for part in (dates, codes, np.packbits(self.listed)):
+            whole.update(np.ascontiguousarray(part).tobytes())
+        return whole.hexdigest()
 
     def keys(self) -> pl.DataFrame:
         """Columns code and date, in spine order."""
@@ -50,13 +65,15 @@ class YearSlice:
         dense = values[self.first : self.end]
         if dense.ndim == 1:
             dense = dense[:, None]
-        return np.asarray(np.broadcast_to(dense, self.listed.shape)[self.listed])
+        if dense.shape != self.listed.shape:
+            return np.asarray(np.broadcast_to(dense, self.listed.shape)[self.listed])
+        return np.take(dense.reshape(-1), self.cells)
 
     def dense(self, column: pl.Series) -> NDArray[np.float64]:
         """[dates of the year, N] from spine rows, NaN where null or not listed."""
-        grid = np.full(self.listed.shape, np.nan)
-        grid[self.listed] = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        return grid
+        grid = np.full(self.listed.size, np.nan)
+        grid[self.cells] = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return grid.reshape(self.listed.shape)
 
     def require_aligned(self, path: Path, frame: pl.DataFrame) -> None:
         """Raise `ContractBroken` naming the first row where the file's keys are not the spine's."""
@@ -85,18 +102,27 @@ def years(axes: Axes) -> Iterator[YearSlice]:
 
 def typed_column(name: str, dtype: str, values: NDArray[np.generic]) -> pl.Series:
     """Row values as a declared type; NaN becomes null. Raises `ContractBroken` where the type cannot hold them."""
+    if dtype == "f32":
+        with np.errstate(over="ignore"):
+            numbers = np.ascontiguousarray(values, dtype=np.float32)
+        _require_finite(name, numbers)
+        return pl.Series(name, numbers, nan_to_null=True)
     numbers = np.asarray(values, dtype=np.float64)
+    _require_finite(name, numbers)
+    missing = np.isnan(numbers)
+    info = np.iinfo(INTEGER_TYPES[dtype])
+    whole = np.where(missing, 0, numbers)
+    if whole.size and (whole.min() < info.min or whole.max() > info.max or (whole != np.rint(whole)).any()):
+        raise ContractBroken(
+            f"column {name} is declared {dtype}, but its values run from {np.nanmin(numbers):g} to "
+            f"{np.nanmax(numbers):g} or are not whole; correct the formula or the declared type"
+        )
+    filled = pl.Series(name, whole.astype(INTEGER_TYPES[dtype]))
+    if not missing.any():
+        return filled
+    return pl.select(pl.when(pl.Series(missing)).then(None).otherwise(filled).alias(name)).to_series()
+
+
+def _require_finite(name: str, numbers: NDArray[np.floating]) -> None:
     if np.isinf(numbers).any():
         raise ContractBroken(f"column {name} contains infinities; guard the division that makes them")
-    missing = np.isnan(numbers)
-    if dtype == "f32":
-        return pl.Series(name, numbers.astype(np.float32)).fill_nan(None)
-    info = np.iinfo(INTEGER_TYPES[dtype])
-    known = numbers[~missing]
-    if known.size and (known.min() < info.min or known.max() > info.max or (known != np.rint(known)).any()):
-        raise ContractBroken(
-            f"column {name} is declared {dtype}, but its values run from {known.min():g} to {known.max():g} or are not "
-            "whole; correct the formula or the declared type"
-        )
-    filled = pl.Series(name, np.where(missing, 0, numbers).astype(np.int64)).cast(POLARS_INTEGERS[dtype])
-    return pl.select(pl.when(pl.Series(missing)).then(None).otherwise(filled).alias(name)).to_series()

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from atft_pipeline.dataset.assemble import assemble_dataset, knowledge_time, write_features
+from atft_pipeline.dataset.assemble import assemble_dataset, knowledge_time
 from atft_pipeline.dataset.contract import Contract, DatasetColumn, check_dataset, check_names, verify_dataset
+from atft_pipeline.dataset.feature_files import write_features
 from atft_pipeline.lake.store import read_json, read_table, write_table
 from atft_pipeline.verdict import ContractBroken
 from atft_pipeline_tests.small_lake import CONTRACT, FEATURES, KEYS, fit, make_market, store_dataset, store_features

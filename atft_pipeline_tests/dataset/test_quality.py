@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from atft_pipeline.dataset import quality
-from atft_pipeline.dataset.assemble import write_features
 from atft_pipeline.dataset.contract import Contract, DatasetColumn
+from atft_pipeline.dataset.feature_files import write_features
 from atft_pipeline.dataset.leak_scan import check_too_good, find_too_good
 from atft_pipeline.lake.store import read_json, read_table, write_json, write_table
 from atft_pipeline.panel.axes import Axes
