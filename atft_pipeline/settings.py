@@ -95,6 +95,8 @@ class Settings:
     size: MarketSize = field(default_factory=MarketSize)
     thresholds: Thresholds = field(default_factory=Thresholds)
     training_preset: str = "demo"
+    contract: str = ""
+    """Name of a contract of fewer than 306 columns that training shall accept, e.g. `light-216`."""
 
     @property
     def lake(self) -> Path:
@@ -147,6 +149,7 @@ class Settings:
             size=size,
             thresholds=_thresholds(env),
             training_preset=env.get("ATFT_TRAINING_PRESET", "demo" if market == "simulated" else "small"),
+            contract=env.get("ATFT_CONTRACT", ""),
         )
 
 

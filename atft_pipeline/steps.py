@@ -137,9 +137,17 @@ def build_statistics(lake: Path, plan: str) -> Statistics:
 
 
 def build_training_panel(
-    lake: Path, plan: str, thresholds: Thresholds, environment: Mapping[str, str] | None = None
+    lake: Path,
+    plan: str,
+    thresholds: Thresholds,
+    environment: Mapping[str, str] | None = None,
+    *,
+    smaller_contract: str = "",
 ) -> dict[str, Any]:
-    """Scale the verified dataset into the arrays that training reads; returns the manifest."""
+    """Scale the verified dataset into the arrays that training reads; returns the manifest.
+
+    `smaller_contract` names a contract of fewer than 306 columns that is wanted on purpose (ATFT_CONTRACT).
+    """
     panel = load_panel(lake)
     selection = (os.environ if environment is None else environment).get(SELECTED_FEATURES)
     selected: Sequence[str] | None = catalog.select_features(Path(selection), plan) if selection else None
@@ -151,6 +159,7 @@ def build_training_panel(
         Statistics.load(lake),
         thresholds=thresholds,
         selected=selected,
+        smaller_contract=smaller_contract,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,7 +136,28 @@ def store_panel(lake: Path, market: Market, contract: Contract = CONTRACT) -> di
     """Features, dataset, statistics and training panel; returns the panel's manifest."""
     store_dataset(lake, market, contract)
     split, statistics = fit(lake, market, contract)
-    return write_training_panel(lake, contract, panel_arrays(market), split, statistics, thresholds=Thresholds())
+    return write_panel(lake, market, split, statistics, contract)
+
+
+def write_panel(
+    lake: Path,
+    market: Market,
+    split: Split,
+    statistics: Statistics,
+    contract: Contract = CONTRACT,
+    selected: Sequence[str] | None = None,
+) -> dict[str, object]:
+    """The training panel of a stored dataset; its small contract is named, as a user would."""
+    return write_training_panel(
+        lake,
+        contract,
+        panel_arrays(market),
+        split,
+        statistics,
+        thresholds=Thresholds(),
+        selected=selected,
+        smaller_contract=contract.name,
+    )
 
 
 def with_values(market: Market, **changed: NDArray[np.float64]) -> Market:

@@ -36,6 +36,9 @@ DTYPES: Mapping[str, pl.DataType] = {
     "datetime": pl.Datetime("us", "Asia/Tokyo"),
 }
 
+FULL_COLUMNS = 306
+"""Columns of the complete Standard dataset: the fewest that training takes unless a smaller contract is named."""
+
 FORBIDDEN_INPUT = re.compile(r"^(target|feat_ret|fwd|label)_")
 FORBIDDEN_NAME = re.compile(r"(_right$|^date_|_date$|_avail_date$)")
 """Leftovers of joins: a duplicated column or a date carried along."""
@@ -61,6 +64,11 @@ class Contract:
 
     plan: str
     columns: tuple[DatasetColumn, ...]
+
+    @property
+    def name(self) -> str:
+        """By plan and width, as `light-216`: what ATFT_CONTRACT must say to train on a smaller contract on purpose."""
+        return f"{self.plan}-{len(self.columns)}"
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -106,6 +114,28 @@ def contract_of(plan: str) -> Contract:
             for e in catalog.columns(plan)
         ),
     )
+
+
+def check_training_width(contract: Contract, named: str, full: Contract | None = None) -> Verdict:
+    """At least 306 columns, unless `named` (ATFT_CONTRACT) is exactly this contract's name.
+
+    A dataset that shrank unnoticed is what training must not accept. `full` is the Standard contract by default; while
+    the catalogue itself gives fewer than 306 columns there, its width is no reason to refuse.
+    """
+    full = full or contract_of("standard")
+    width = len(contract.columns)
+    asleep = len(full.columns) < FULL_COLUMNS
+    want = 0 if asleep or named == contract.name else FULL_COLUMNS
+    missing = _missing_groups(full, set(contract.names))
+    message = f"contract '{contract.name}': {width} columns"
+    if width < want:
+        asked = f" (ATFT_CONTRACT is {named!r})" if named else ""
+        message = (
+            f"training needs at least {want} columns, contract '{contract.name}' has {width}{asked}; missing groups: "
+            f"{'; '.join(missing.values())}. Build the missing groups (a higher JQUANTS_PLAN delivers their tables), "
+            f"or train on this smaller contract on purpose: ATFT_CONTRACT={contract.name}"
+        )
+    return Verdict(width >= want, width, want, message, {"missing_groups": ", ".join(missing), "named": named})
 
 
 def dataset_dir(lake: Path) -> Path:

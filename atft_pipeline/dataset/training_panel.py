@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atft_pipeline.dataset.contract import FORBIDDEN_INPUT, Contract, DatasetColumn, dataset_dir, verify_dataset
+from atft_pipeline.dataset.contract import (
+    FORBIDDEN_INPUT,
+    Contract,
+    DatasetColumn,
+    check_training_width,
+    dataset_dir,
+    verify_dataset,
+)
 from atft_pipeline.dataset.scaling import Statistics, require_statistics, scaled
 from atft_pipeline.dataset.spine import years
 from atft_pipeline.dataset.splits import Split
@@ -63,13 +70,16 @@ def write_training_panel(
     *,
     thresholds: Thresholds,
     selected: Sequence[str] | None = None,
+    smaller_contract: str = "",
 ) -> dict[str, Any]:
     """Scale the verified dataset and store the panel; return its manifest.
 
-    `selected` names the inputs to keep (default: all of the contract's). Raises `ContractBroken` when the dataset or
-    the statistics do not hold; the panel that was there stays then.
+    `selected` names the inputs to keep (default: all of the contract's). `smaller_contract` names a contract of fewer
+    than 306 columns that is wanted on purpose. Raises `ContractBroken` when the contract is too small, or the dataset
+    or the statistics do not hold; the panel that was there stays then.
     """
     metadata = verify_dataset(lake, contract)
+    check_training_width(contract, smaller_contract).require()
     require_statistics(statistics, str(metadata["hash"]), split, thresholds)
     columns = _inputs(contract, selected)
     building = panel_dir(lake).with_name(f".training_panel.{os.getpid()}.building")
@@ -78,7 +88,8 @@ def write_training_panel(
     try:
         _write_x(lake, building / "x.npy", columns, arrays, statistics)
         _write_others(building, arrays)
-        manifest = _manifest(building, columns, arrays.axes, split, str(metadata["hash"]), statistics.hash)
+        made_of = {"contract": contract.name, "dataset_hash": metadata["hash"], "stats_hash": statistics.hash}
+        manifest = _manifest(building, columns, arrays.axes, split, made_of)
         _write_synced(building / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
         _swap_in(building, panel_dir(lake))
     finally:
@@ -101,6 +112,20 @@ def verify_training_panel(lake: Path) -> dict[str, Any]:
         path = panel_dir(lake) / name
         if not path.exists() or file_hash(path) != wanted:
             raise ContractBroken(f"{path} is missing or does not match the manifest; rebuild the training panel")
+    return manifest
+
+
+def require_trainable(lake: Path, contract: Contract, smaller_contract: str = "") -> dict[str, Any]:
+    """The manifest of a training panel that may be trained on: whole, made from the dataset that is stored now, and of
+    a contract that is wide enough or named. Raises `ContractBroken` or `LakeError` with the remedy."""
+    metadata = verify_dataset(lake, contract)
+    check_training_width(contract, smaller_contract).require()
+    manifest = verify_training_panel(lake)
+    if manifest["dataset_hash"] != metadata["hash"]:
+        raise ContractBroken(
+            f"{panel_dir(lake)} was made from another dataset (contract {manifest.get('contract', 'unknown')!r}, "
+            f"wanted {contract.name!r}); materialise normalization_stats and training_panel again"
+        )
     return manifest
 
 
@@ -178,7 +203,7 @@ def _write_others(folder: Path, arrays: PanelArrays) -> None:
 
 
 def _manifest(
-    folder: Path, columns: Sequence[DatasetColumn], axes: Axes, split: Split, dataset_hash: str, stats_hash: str
+    folder: Path, columns: Sequence[DatasetColumn], axes: Axes, split: Split, made_of: Mapping[str, str]
 ) -> dict[str, Any]:
     body: dict[str, Any] = {
         "version": 1,
@@ -191,8 +216,7 @@ def _manifest(
         "n_stocks": len(axes.codes),
         "split": split.as_json(),
         "split_index": split.positions(),
-        "dataset_hash": dataset_hash,
-        "stats_hash": stats_hash,
+        **made_of,
         "files": {f"{name}.npy": file_hash(folder / f"{name}.npy") for name in ARRAYS},
     }
     return {**body, "hash": manifest_hash(body)}

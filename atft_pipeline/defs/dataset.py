@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from atft_pipeline.dataset import quality
-from atft_pipeline.dataset.contract import Contract, check_dataset, check_names, contract_of
+from atft_pipeline.dataset.contract import Contract, check_dataset, check_names, check_training_width, contract_of
 from atft_pipeline.dataset.leak_scan import check_too_good
 from atft_pipeline.dataset.scaling import Statistics, check_coverage, check_saturation
 from atft_pipeline.dataset.splits import check_label_overlap
@@ -78,7 +78,9 @@ def normalization_stats(pipeline: Pipeline) -> dg.MaterializeResult:
 def training_panel(pipeline: Pipeline) -> dg.MaterializeResult:
     """Scaled float16 inputs [date, stock, feature], labels at delays 0 and 1, masks and ids: what training reads."""
     settings = pipeline.settings
-    manifest = build_training_panel(pipeline.lake, settings.plan, settings.thresholds)
+    manifest = build_training_panel(
+        pipeline.lake, settings.plan, settings.thresholds, smaller_contract=settings.contract
+    )
     return dg.MaterializeResult(
         metadata={
             "dates": manifest["n_dates"],
@@ -109,6 +111,9 @@ DATASET_ASSETS = [dataset, normalization_stats, training_panel]
 DATASET_CHECKS = [
     verdict_check(DATASET, "exact_columns", _on_contract(check_dataset),
                   description="Exactly the catalogue's columns, in order; a missing group is named."),
+    verdict_check(DATASET, "wide_enough_to_train",
+                  lambda p: check_training_width(_contract(p), p.settings.contract), blocking=False,
+                  description="At least 306 columns, or ATFT_CONTRACT names this smaller contract; training refuses."),
     verdict_check(DATASET, "no_forbidden_inputs", lambda p: check_names(_contract(p)),
                   description="No model input has a label's name or role."),
     verdict_check(DATASET, "keys_unique", _on_contract(quality.check_keys)),

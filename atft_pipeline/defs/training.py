@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from atft_pipeline.dataset.contract import contract_of, verify_dataset
-from atft_pipeline.dataset.training_panel import verify_training_panel
+from atft_pipeline.dataset.contract import contract_of
+from atft_pipeline.dataset.training_panel import require_trainable
 from atft_pipeline.defs.checks import picture, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
@@ -46,8 +46,7 @@ def model(
     """
     die_with_parent()
     settings = pipeline.settings
-    verify_dataset(pipeline.lake, contract_of(settings.plan))
-    verify_training_panel(pipeline.lake)
+    require_trainable(pipeline.lake, contract_of(settings.plan), settings.contract)
     values: dict[str, object] = {**config.overrides, "retrain": str(config.retrain).lower()}
     command = training_command(pipeline.lake, sys.executable, config.preset or settings.training_preset, values)
     runs = pipeline.lake / "runs"

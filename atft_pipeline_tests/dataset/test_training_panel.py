@@ -8,18 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atft_pipeline.dataset.contract import Contract
+from atft_pipeline.dataset import contract as contracts
+from atft_pipeline.dataset.contract import Contract, DatasetColumn, check_training_width
 from atft_pipeline.dataset.training_panel import (
     check_training_panel,
     panel_dir,
     read_manifest,
+    require_trainable,
     verify_training_panel,
     write_training_panel,
 )
 from atft_pipeline.settings import DELAYS, HORIZONS, Thresholds
 from atft_pipeline.training.panel_data import load_panel
 from atft_pipeline.verdict import ContractBroken
-from atft_pipeline_tests.small_lake import CONTRACT, fit, make_market, panel_arrays, store_dataset, store_panel
+from atft_pipeline_tests.small_lake import (
+    CONTRACT,
+    FEATURES,
+    KEYS,
+    fit,
+    make_market,
+    panel_arrays,
+    store_dataset,
+    store_panel,
+    write_panel,
+)
 
 LIMITS = Thresholds()
 
@@ -93,7 +105,7 @@ def test_a_failed_build_leaves_the_old_panel_in_place(tmp_path: Path) -> None:
     split, statistics = fit(tmp_path, market)
     thin = replace(statistics, coverage=replace(statistics.coverage, rows=5, codes=5, dates=1))
     with pytest.raises(ContractBroken, match="rest on too little"):
-        write_training_panel(tmp_path, CONTRACT, panel_arrays(market), split, thin, thresholds=LIMITS)
+        write_panel(tmp_path, market, split, thin)
     assert read_manifest(tmp_path) == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".training_panel")] == []
 
@@ -105,7 +117,7 @@ def test_a_changed_dataset_needs_new_statistics_and_gives_another_hash(tmp_path:
     other = make_market(seed=4)
     store_dataset(tmp_path, other)
     with pytest.raises(ContractBroken, match="another dataset"):
-        write_training_panel(tmp_path, CONTRACT, panel_arrays(other), split, statistics, thresholds=LIMITS)
+        write_panel(tmp_path, other, split, statistics)
     assert store_panel(tmp_path, other)["hash"] != before["hash"]
 
 
@@ -120,7 +132,7 @@ def test_a_dataset_without_a_group_never_becomes_a_panel(tmp_path: Path) -> None
     store_dataset(tmp_path, market, short)
     split, statistics = fit(tmp_path, market, short)
     with pytest.raises(ContractBroken, match="missing groups: fs"):
-        write_training_panel(tmp_path, CONTRACT, panel_arrays(market), split, statistics, thresholds=LIMITS)
+        write_panel(tmp_path, market, split, statistics)
 
 
 def test_selected_inputs_keep_their_names_and_unknown_ones_are_refused(tmp_path: Path) -> None:
@@ -129,9 +141,7 @@ def test_selected_inputs_keep_their_names_and_unknown_ones_are_refused(tmp_path:
     split, statistics = fit(tmp_path, market)
 
     def build(*names: str) -> dict[str, object]:
-        return write_training_panel(
-            tmp_path, CONTRACT, panel_arrays(market), split, statistics, thresholds=LIMITS, selected=names
-        )
+        return write_panel(tmp_path, market, split, statistics, selected=names)
 
     assert [f["name"] for f in build("ret_1d", "mkt_ret_1d")["features"]] == ["ret_1d", "mkt_ret_1d"]  # type: ignore[attr-defined]
     for names, reason in (
@@ -141,3 +151,53 @@ def test_selected_inputs_keep_their_names_and_unknown_ones_are_refused(tmp_path:
     ):
         with pytest.raises(ContractBroken, match=reason):
             build(*names)
+
+
+def full_contract() -> Contract:
+    """A Standard catalogue of 306 columns, of which the small contract is the beginning."""
+    more = tuple(DatasetColumn(f"opt_{i}", "opt", "feature", "f32", "time") for i in range(306 - len(CONTRACT.columns)))
+    return Contract("standard", (*CONTRACT.columns, *more))
+
+
+def test_a_small_contract_is_refused_with_the_missing_groups_unless_it_is_named() -> None:
+    full = full_contract()
+    small = Contract("free", (*KEYS, *(c for c in FEATURES if c.group != "mkt")))
+    verdict = check_training_width(small, "", full)
+    assert (verdict.passed, verdict.got, verdict.want) == (False, 13, 306)
+    assert "mkt (1 of 1 columns: mkt_ret_1d)" in verdict.message and "opt (292 of 292" in verdict.message
+    assert "ATFT_CONTRACT=free-13" in verdict.message
+    assert check_training_width(small, "free-13", full).passed
+    assert not check_training_width(small, "free-12", full).passed
+    assert check_training_width(full, "", full).passed
+
+
+def test_the_width_rule_sleeps_while_the_catalogue_itself_is_narrower() -> None:
+    almost = Contract("standard", full_contract().columns[:305])
+    assert check_training_width(CONTRACT, "", almost).passed
+
+
+def test_no_training_panel_is_built_from_a_shrunken_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    market = make_market()
+    store_dataset(tmp_path, market)
+    split, statistics = fit(tmp_path, market)
+    monkeypatch.setattr(contracts, "contract_of", lambda plan: full_contract())
+    with pytest.raises(ContractBroken, match=r"at least 306 columns, contract 'test-14' has 14; missing groups: opt"):
+        write_training_panel(tmp_path, CONTRACT, panel_arrays(market), split, statistics, thresholds=LIMITS)
+    assert not panel_dir(tmp_path).exists()
+
+
+def test_a_panel_of_a_small_contract_that_exists_is_not_trained_on_unnamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_panel(tmp_path, make_market())
+    monkeypatch.setattr(contracts, "contract_of", lambda plan: full_contract())
+    with pytest.raises(ContractBroken, match="missing groups: opt"):
+        require_trainable(tmp_path, CONTRACT)
+    assert require_trainable(tmp_path, CONTRACT, "test-14")["contract"] == "test-14"
+
+
+def test_a_panel_of_another_dataset_is_not_trained_on(tmp_path: Path) -> None:
+    store_panel(tmp_path, make_market())
+    store_dataset(tmp_path, make_market(seed=4))
+    with pytest.raises(ContractBroken, match="another dataset"):
+        require_trainable(tmp_path, CONTRACT, CONTRACT.name)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from atft_pipeline import steps
+from atft_pipeline.dataset.contract import contract_of
 from atft_pipeline.features import catalog
 from atft_pipeline.lake.store import write_table
 from atft_pipeline.settings import Thresholds
@@ -42,7 +43,7 @@ def panel_of(frames: Frames, lake: Path) -> PanelData:
         steps.build_features(lake, group.name)
     steps.build_dataset(lake, PLAN, "synthetic")
     steps.build_statistics(lake, PLAN)
-    steps.build_training_panel(lake, PLAN, Thresholds(), {})
+    steps.build_training_panel(lake, PLAN, Thresholds(), {}, smaller_contract=contract_of(PLAN).name)
     return load_panel(lake / "training_panel")
 
 
