@@ -27,11 +27,19 @@ def distort_answer(rows: pl.DataFrame, endpoint: Endpoint, faults: Iterable[Faul
     for fault in faults:
         if fault.kind == "partial":
             rows = rows.head(math.floor(rows.height * fault.share))
-        elif fault.kind == "late" and fault.date:
-            rows = rows.filter(pl.col(endpoint.date_column) != fault.date.isoformat())
         elif fault.kind == "late":
-            rows = rows.head(0)
+            rows = rows.filter(~_named(rows, endpoint, fault))
     return rows
+
+
+def _named(rows: pl.DataFrame, endpoint: Endpoint, fault: Fault) -> pl.Expr:
+    """The rows of the fault's date and code; without them every row."""
+    named = pl.lit(True)
+    if fault.date:
+        named &= pl.col(endpoint.date_column) == fault.date.isoformat()
+    if fault.code and "Code" in rows.columns:
+        named &= pl.col("Code") == fault.code
+    return named
 
 
 def distort_page(page: pl.DataFrame, endpoint: Endpoint, faults: Iterable[Fault]) -> pl.DataFrame:

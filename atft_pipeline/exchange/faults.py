@@ -33,6 +33,8 @@ class Kind:
 
 _OPTION = re.compile(r":(?=[a-z])")
 """A colon inside a time is followed by a digit."""
+_OF_ROWS = ("late", "split")
+"""Kinds whose date and code name rows instead of requests: however the rows are asked for, they are late, or split."""
 
 KINDS: dict[str, Kind] = {
     "400": Kind("the date is outside the plan: 400 that names the covered dates"),
@@ -59,7 +61,7 @@ KINDS: dict[str, Kind] = {
     "retype": Kind("numbers as text, or text that reads as numbers as numbers", ("column",)),
     "all_null": Kind("every value but the keys is null"),
     "partial": Kind("only a share of the rows is out yet; times=N or until=TIME ends it", ("share",)),
-    "late": Kind("the rows of date are not out yet; until=TIME says when they appear"),
+    "late": Kind("rows (of date, of code) are not out yet; until=TIME says when they appear"),
     "split": Kind("a split of code on date, announced late: rewrites its whole adjusted history", ("factor",)),
 }
 """Kind -> what it does."""
@@ -143,8 +145,8 @@ class Fault:
         return begun and (self.until is None or (now is not None and now < self.until))
 
     def matches(self, table: str, query: Query, page: int) -> bool:
-        if self.kind == "split":  # date and code name the split; every answer with rows of that issue shows it
-            return self.table == table
+        if self.kind in _OF_ROWS:
+            return self.table in ("*", table)
         return (
             self.table in ("*", table)
             and (self.date is None or query.touches(self.date))

@@ -184,6 +184,6 @@ def _text(path: Path, entry: object) -> str:
     return ":".join([str(entry["kind"]), str(entry["table"]), *options])
 
 
-def keeps_order(endpoint: Endpoint) -> list[str]:
+def answer_order(endpoint: Endpoint) -> list[str]:
     """Columns that order an answer after rows were appended."""
     return list(endpoint.order or (endpoint.date_column, *endpoint.keys))

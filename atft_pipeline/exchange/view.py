@@ -17,7 +17,7 @@ from atft_pipeline.exchange.clock import MarketClock
 from atft_pipeline.exchange.endpoints import Endpoint
 from atft_pipeline.exchange.plans import Plan, Window
 from atft_pipeline.exchange.publication import RULES, Moment, published
-from atft_pipeline.exchange.revisions import Revision, RevisionError, keeps_order
+from atft_pipeline.exchange.revisions import Revision, RevisionError, answer_order
 from atft_pipeline.exchange.tables import Query, ServedTable
 
 EVERYTHING = Window(None, None)
@@ -134,7 +134,7 @@ class View:
         conditions = [*query.filters, *([("Code", query.code)] if query.code and "Code" in rows.columns else [])]
         for column, value in conditions:
             further = further.filter(pl.col(column) == value)
-        return pl.concat([rows, further]).sort(keeps_order(served.endpoint), maintain_order=True)
+        return pl.concat([rows, further]).sort(answer_order(served.endpoint), maintain_order=True)
 
     def _adjusted(self, rows: pl.DataFrame, revisions: Sequence[Revision], moment: Moment | None) -> pl.DataFrame:
         """Adj* as of now, where they differ from those of the market's end."""

@@ -267,6 +267,13 @@ def test_late_rows_and_partial_days_end_at_an_exchange_time(client: ClientV2, ex
         exchange.clock.set(None)
 
 
+def test_late_rows_are_missing_however_they_are_asked_for(client: ClientV2, exchange: Exchange) -> None:
+    inject(exchange, f"late:bars_daily:date={DAY}:code=72030:after=0")
+    assert bars(client) == [code for code in wire.CODES if code != "72030"]
+    assert len(client.get_eq_bars_daily(code="72030")) == len(wire.trading_days()) - 1
+    assert len(client.get_eq_bars_daily(code="13010")) == len(wire.trading_days())
+
+
 def test_a_late_split_rewrites_the_adjusted_history(client: ClientV2, exchange: Exchange) -> None:
     inject(exchange, f"split:bars_daily:code=72030:date={DAY}:factor=0.2:after=1")
     before, after = (client.get_eq_bars_daily(code="72030").set_index("Date") for _ in range(2))

@@ -119,7 +119,7 @@ def test_an_interrupted_recording_goes_on_where_it_stopped(tmp_path: Path) -> No
 
 def test_a_day_that_is_not_out_yet_is_no_recording(tmp_path: Path) -> None:
     market = wire.write_market(tmp_path / "market")
-    fault = parse_fault("late:bars_daily:date=2024-05-17:times=1")
+    fault = parse_fault("late:bars_daily:date=2024-05-17")
     app = create_app(market, plan="standard", api_keys={wire.KEY}, requests_per_minute=100_000, faults=[fault])
     with wire.serving(app) as url, pytest.raises(MarketError, match="date=2024-05-17: no rows for a business day"):
         record(
