@@ -1,4 +1,4 @@
-"""Every feature column of the standard plan, built at once: nothing that is published after a day changes its row.
+"""Every feature column of the largest plan, built at once: nothing that is published after a day changes its row.
 
 Two cuts: at 180 rows a code that lists later is not on the axis yet; at 300 rows every column has values.
 """
@@ -23,7 +23,7 @@ from atft_pipeline_tests.leak.invariance import SeesTheFuture, assert_prefix_equ
 from atft_pipeline_tests.synthetic import Frames, market
 
 EARLY, LATE = 180, 300
-GROUPS = catalog.groups("standard")
+GROUPS = catalog.groups("premium")
 DATED = {
     "master": "Date",
     "bars": "Date",
@@ -133,7 +133,14 @@ def test_the_proof_covers_every_column_of_the_contract(frames: Frames) -> None:
     """A column that is null before the cut, or one that nobody built, would pass unproven."""
     built = build(frames, codes_of(frames, LATE))
     proven = [name for name, values in built.items() if np.isfinite(values[:LATE]).any()]
-    assert tuple(proven) == tuple(catalog.feature_columns("standard"))
+    assert tuple(proven) == tuple(catalog.feature_columns("premium"))
+
+
+def test_every_table_that_groups_read_is_cut_and_poisoned(frames: Frames) -> None:
+    """A table that `DATED` leaves out would be the same on both sides of every comparison."""
+    read = {table for group in GROUPS for table in group.tables} - {"calendar", "bars_daily"}
+    assert set(DATED) == {"master", "bars", *frames.events}
+    assert read <= set(DATED)
 
 
 def test_the_poison_reaches_every_column_that_tables_can_change(frames: Frames) -> None:
@@ -182,7 +189,7 @@ def test_the_same_comparison_catches_every_label(frames: Frames) -> None:
     for change in (truncated, poisoned):
         with pytest.raises(SeesTheFuture) as caught:
             assert_prefix_equal(labels, frames, change(frames, frames.dates[LATE - 1]), LATE)
-        labelled = [entry.name for entry in catalog.columns("standard") if entry.role == "label"]
+        labelled = [entry.name for entry in catalog.columns("premium") if entry.role == "label"]
         assert len(labelled) == 10
         assert [name for name in labelled if f"{name} (first at row" not in str(caught.value)] == []
 
