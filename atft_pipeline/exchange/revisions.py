@@ -100,21 +100,23 @@ class Revision:
 
     def appended(self, originals: pl.DataFrame) -> pl.DataFrame:
         """The further rows, from the rows that they correct; they carry this revision's own date, time and number."""
-        endpoint = TABLES[self.table]
-        number = f"{self.since:%Y%m%d}9{zlib.crc32(str(self).encode()) % 100_000:05d}"
-        stamp = {
-            endpoint.date_column: self.since.date().isoformat(),
-            "DiscTime": self.since.time().isoformat(),
-            "PubTime": f"{self.since:%H:%M}",
-            "DiscNo": number,
-            "RefNo": number,
-            "StatCode": "2",
-        }
         rows = originals.filter(self.rows(originals))
         values = self._values(rows)
         if "CARefNo" in rows.columns:
             values["CARefNo"] = pl.col("RefNo")
-        values |= {name: pl.lit(text) for name, text in stamp.items() if name in rows.columns}
+        serial = zlib.crc32(str(self).encode())
+        numbers = pl.Series(
+            [f"{self.since:%Y%m%d}9{(serial + n) % 100_000:05d}" for n in range(rows.height)], dtype=pl.String
+        )
+        stamp = {
+            TABLES[self.table].date_column: pl.lit(self.since.date().isoformat()),
+            "DiscTime": pl.lit(self.since.time().isoformat()),
+            "PubTime": pl.lit(f"{self.since:%H:%M}"),
+            "DiscNo": pl.lit(numbers),
+            "RefNo": pl.lit(numbers),
+            "StatCode": pl.lit("2"),
+        }
+        values |= {name: value for name, value in stamp.items() if name in rows.columns}
         return rows.with_columns(value.cast(rows.schema[name]).alias(name) for name, value in values.items())
 
     def _values(self, frame: pl.DataFrame) -> dict[str, pl.Expr]:

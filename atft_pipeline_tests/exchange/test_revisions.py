@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from atft_pipeline.exchange.process import ExchangeStartError, move_clock, running_exchange
 from atft_pipeline.exchange.revisions import RevisionError, parse_revision, read_revisions
 from atft_pipeline.exchange.server import Exchange, create_app
+from atft_pipeline.exchange.tables import Query
 from atft_pipeline_tests.exchange import wire
 
 BAR = "correct:bars_daily:since=2024-05-20T16:30:date=2024-05-10:code=72030:column=C:factor=1.1"
@@ -92,6 +93,14 @@ def test_a_restated_filing_is_a_new_document_that_a_cursor_finds(client: ClientV
     assert new["DiscNo"][0].startswith("202405139") and str(new["DiscDate"][0])[:10] == "2024-05-13"
     assert client.get_fin_summary_cursor(date_yyyymmdd="20240513")[0]["DiscNo"].tolist() == new["DiscNo"].tolist()
     assert old["Sales"].tolist() == ["1200", ""], "the old document stays"
+
+
+def test_filings_restated_together_get_numbers_of_their_own(market: Path) -> None:
+    text = FILING.replace("DiscNo=20240510500001", "code=13010").replace("column=Sales:factor=0.5", "column=NP:value=7")
+    app = create_app(market, plan="standard", api_keys={wire.KEY}, revisions=[parse_revision(text)])
+    rows = app.state.exchange.view.rows("fin_summary", Query(day=date(2024, 5, 13)))
+    assert rows.height == 2 and rows["DiscNo"].n_unique() == 2 and rows["NP"].to_list() == ["7", "7"]
+    assert rows["Sales"].to_list() == ["1200", ""]
 
 
 def test_a_late_split_rewrites_what_came_before_it(client: ClientV2, exchange: Exchange) -> None:
