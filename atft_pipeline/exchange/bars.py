@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,10 @@ from atft_pipeline.exchange.prices import Closes, on_tick
 from atft_pipeline.exchange.sessions import draw_sessions, session_columns
 from atft_pipeline.exchange.signals import Hidden
 from atft_pipeline.exchange.universe import Universe
+
+if TYPE_CHECKING:
+    from atft_pipeline.exchange.drawing import Market
+    from atft_pipeline.exchange.sources import SpanTable
 
 HALT_DAYS = 8
 """Length of the one stretch in which a stock is halted."""
@@ -117,59 +122,66 @@ def shares_issued(universe: Universe, closes: Closes) -> Floats:
     return np.asarray(np.round(universe.shares / np.cumprod(closes.factor, axis=0)), dtype=np.float64)
 
 
-def bars_table(
-    universe: Universe, quotes: Quotes, closes: Closes, days: list[date], trading: Bools, seed: int
-) -> pl.DataFrame:
-    """One row per listed issue and business day, sorted by (Date, Code): 18 fields, and 26 of the two sessions.
+def daily_bars(market: Market) -> SpanTable:
+    """Source of /equities/bars/daily: one row per listed issue and business day, sorted by (Date, Code).
 
-    `days` are all business days; `trading` marks those on which the exchange traded, the rows of `quotes`.
+    18 fields, and 26 of the two sessions.
     """
-    listed = universe.listed(len(days))
-    day, issue = np.nonzero(listed)
-    row = np.maximum(np.cumsum(trading) - 1, 0)[day]
-    traded = quotes.traded[row, issue] & trading[day]
-    later = _later_factors(closes.factor)[row, issue]
-    factor = np.where(trading[day], closes.factor[row, issue], 1.0)
-    shares = shares_issued(universe, closes)[row, issue]
-    funds = np.array([product == "014" for product in universe.product])[issue]
+    universe, quotes, closes = market.universe, market.quotes, market.closes
+    later_factors = _later_factors(closes.factor)
+    split = np.cumprod(closes.factor, axis=0)
+    is_fund = np.array([product == "014" for product in universe.product])
+    codes = pl.Series("Code", universe.codes)
 
-    def values(name: str, array: Floats, where: Bools = traded) -> pl.Series:
-        return pl.Series(name, np.where(where, array, np.nan)).fill_nan(None)
+    def rows(first: date, last: date) -> pl.DataFrame:
+        span = market.business_range(first, last)
+        days = market.business[span.start : span.stop]
+        day, issue = np.nonzero(universe.listed_on(span))
+        row = market.trading_row[span.start : span.stop][day]
+        open_day = market.trading[span.start : span.stop][day]
+        traded = quotes.traded[row, issue] & open_day
+        later = later_factors[row, issue]
+        factor = np.where(open_day, closes.factor[row, issue], 1.0)
+        shares = np.round(universe.shares[issue] / split[row, issue])
 
-    raw = {
-        name: getattr(quotes, field)[row, issue]
-        for name, field in {
-            "O": "open",
-            "H": "high",
-            "L": "low",
-            "C": "close",
-            "Vo": "volume",
-            "Va": "turnover",
-        }.items()
-    }
-    flag = {
-        "UL": traded & (raw["H"] >= closes.upper[row, issue] - 1e-6),
-        "LL": traded & (raw["L"] <= closes.lower[row, issue] + 1e-6),
-    }
-    right = np.where(factor < 1, "1", np.where(factor > 1, "2", ""))
-    columns = [
-        pl.Series("Date", [d.isoformat() for d in days]).gather(day).alias("Date"),
-        pl.Series("Code", universe.codes).gather(issue).alias("Code"),
-        *(values(name, raw[name]) for name in "OHLC"),
-        *(pl.Series(name, np.where(hit, "1", "0")) for name, hit in flag.items()),
-        values("Vo", raw["Vo"]),
-        values("Va", raw["Va"]),
-        pl.Series("AdjFactor", factor),
-        *(values(f"Adj{name}", half_up(raw[name] * later)) for name in "OHLC"),
-        values("AdjVo", half_up(raw["Vo"] / later)),
-        values("MktCap", half_up(raw["C"] * shares / 1e6), traded & ~funds),
-        pl.Series("ExRT", right).replace("", None),
-    ]
-    table = pl.DataFrame(columns)
-    limits = closes.upper[row, issue], closes.lower[row, issue]
-    return table.hstack(
-        session_columns(table, draw_sessions(seed, days, day, issue), limits, later, closes.fine[row, issue])
-    )
+        def values(name: str, array: Floats, where: Bools = traded) -> pl.Series:
+            return pl.Series(name, np.where(where, array, np.nan)).fill_nan(None)
+
+        raw = {
+            name: getattr(quotes, field)[row, issue]
+            for name, field in {
+                "O": "open",
+                "H": "high",
+                "L": "low",
+                "C": "close",
+                "Vo": "volume",
+                "Va": "turnover",
+            }.items()
+        }
+        flag = {
+            "UL": traded & (raw["H"] >= closes.upper[row, issue] - 1e-6),
+            "LL": traded & (raw["L"] <= closes.lower[row, issue] + 1e-6),
+        }
+        right = np.where(factor < 1, "1", np.where(factor > 1, "2", ""))
+        columns = [
+            pl.Series("Date", [d.isoformat() for d in days], dtype=pl.String).gather(day).alias("Date"),
+            codes.gather(issue).alias("Code"),
+            *(values(name, raw[name]) for name in "OHLC"),
+            *(pl.Series(name, np.where(hit, "1", "0"), dtype=pl.String) for name, hit in flag.items()),
+            values("Vo", raw["Vo"]),
+            values("Va", raw["Va"]),
+            pl.Series("AdjFactor", factor),
+            *(values(f"Adj{name}", half_up(raw[name] * later)) for name in "OHLC"),
+            values("AdjVo", half_up(raw["Vo"] / later)),
+            values("MktCap", half_up(raw["C"] * shares / 1e6), traded & ~is_fund[issue]),
+            pl.Series("ExRT", right, dtype=pl.String).replace("", None),
+        ]
+        table = pl.DataFrame(columns)
+        limits = closes.upper[row, issue], closes.lower[row, issue]
+        luck = draw_sessions(market.size.seed, market.business, day + span.start, issue)
+        return table.hstack(session_columns(table, luck, limits, later, closes.fine[row, issue]))
+
+    return rows
 
 
 def _later_factors(factor: Floats) -> Floats:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atft_pipeline.exchange.bars import Quotes, draw_quotes, draw_traded
+from atft_pipeline.exchange.indices import IndexBars, draw_indices
 from atft_pipeline.exchange.oracle import acting_dates, calibrate
 from atft_pipeline.exchange.plants import PARTS, Planted, parse_plant
 from atft_pipeline.exchange.prices import Closes, price_path
@@ -45,6 +48,20 @@ class Market:
     planted: Mapping[str, Planted]
     scale: Mapping[str, float]
     schedule: Mapping[str, NDArray[np.float64]]
+
+    @cached_property
+    def trading_row(self) -> NDArray[np.int64]:
+        """[business days]: row of the trading arrays, the last trading day up to each business day."""
+        return np.maximum(np.cumsum(self.trading) - 1, 0).astype(np.int64)
+
+    def business_range(self, first: date, last: date) -> range:
+        """The business days in [first, last], by their number."""
+        return range(bisect_left(self.business, first), bisect_right(self.business, last))
+
+    @cached_property
+    def index_bars(self) -> IndexBars:
+        """The indices of the whole history; several tables show them."""
+        return draw_indices(self.universe, self.quotes, self.closes, self.noise, self.size.seed)
 
     @property
     def trading_days(self) -> list[date]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atft_pipeline.exchange.indices import TOPIX
 from atft_pipeline.exchange.tokyo_calendar import business_days
 from atft_pipeline.exchange.universe import SEGMENT_CHANGE
+
+if TYPE_CHECKING:
+    from atft_pipeline.exchange.drawing import Market
+    from atft_pipeline.exchange.sources import SpanTable
 
 CORRECTIONS_SINCE = date(2023, 4, 3)
 """From here on a correction is a further row with a newer PubDate."""
@@ -48,28 +54,37 @@ def weeks(days: list[date]) -> list[list[int]]:
     return [grouped[monday] for monday in sorted(grouped)]
 
 
-def investor_types_table(
-    bars: pl.DataFrame, master: pl.DataFrame, topix: pl.DataFrame, days: list[date], seed: int
-) -> pl.DataFrame:
-    """All weeks of a history, as published up to its last day; 56 columns, sorted by (PubDate, Section)."""
-    rng = np.random.default_rng([seed, 9])
-    value = _section_turnover(bars, master)
-    closes = dict(zip(topix["Date"], topix["C"], strict=True))
+def investor_types(market: Market) -> SpanTable:
+    """Source of /equities/investor-types: all weeks, as published up to the last day; 56 columns."""
+    table = _all_weeks(market)
+
+    def rows(first: date, last: date) -> pl.DataFrame:
+        return table.filter(pl.col("PubDate").is_between(pl.lit(first.isoformat()), pl.lit(last.isoformat())))
+
+    return rows
+
+
+def _all_weeks(market: Market) -> pl.DataFrame:
+    rng = np.random.default_rng([market.size.seed, 9])
+    days = market.business
+    turnover = {
+        segment: _turnover(market, codes, before)
+        for segments, before in ((_OLD, True), (_NEW, False))
+        for segment, codes in segments.items()
+    }
+    closes = market.index_bars.close[market.trading_row, market.index_bars.codes.index(TOPIX)]
     after = business_days(days[0], days[-1] + timedelta(days=60))
     position = {day: i for i, day in enumerate(after)}
     rows: list[dict[str, object]] = []
-    previous = closes[days[0].isoformat()]
+    previous = float(closes[0])
     for week in weeks(days):
         first, last = days[week[0]], days[week[-1]]
-        close = closes[last.isoformat()]
+        close = float(closes[week[-1]])
         move, previous = close / previous - 1, close
         published = after[position[last] + _PUBLISHED_AFTER]
         corrected = after[position[last] + _CORRECTED_AFTER]
         sections = _OLD if last < SEGMENT_CHANGE else _NEW
-        names = [day.isoformat() for day in days[week[0] : week[-1] + 1]]
-        traded = {
-            name: sum(value.get((day, m), 0.0) for day in names for m in codes) for name, codes in sections.items()
-        }
+        traded = {name: float(turnover[name][week[0] : week[-1] + 1].sum()) for name in sections}
         traded[_WHOLE] = 1.02 * sum(traded.values())
         mood = rng.standard_normal(len(TYPES))
         wrong = rng.random() < 0.08
@@ -86,11 +101,16 @@ def investor_types_table(
     return pl.DataFrame(rows, schema={**schema, **numbers}).sort("PubDate", "Section", "StDate")
 
 
-def _section_turnover(bars: pl.DataFrame, master: pl.DataFrame) -> dict[tuple[str, str], float]:
-    """Yen traded per (date, market code)."""
-    joined = bars.select("Date", "Code", "Va").join(master.select("Date", "Code", "Mkt"), on=["Date", "Code"])
-    totals = joined.group_by("Date", "Mkt").agg(pl.col("Va").sum()).sort("Date", "Mkt")
-    return {(day, market): value for day, market, value in totals.iter_rows()}
+def _turnover(market: Market, codes: tuple[str, ...], before: bool) -> Floats:
+    """[business days]: yen traded in the issues whose market code, before or after the segment change, is in `codes`.
+
+    0 on the days of the other era and on days without trading.
+    """
+    universe = market.universe
+    inside = np.isin(np.array(universe.market_before if before else universe.market_after), codes)
+    total = np.where(market.quotes.traded[:, inside], market.quotes.turnover[:, inside], 0.0).sum(axis=1)
+    era = np.array([(day < SEGMENT_CHANGE) == before for day in market.business])
+    return np.where(market.trading & era, total[market.trading_row], 0.0)
 
 
 def _amounts(rng: np.random.Generator, traded: float, board: int, move: float, mood: Floats) -> tuple[Floats, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,10 @@ from atft_pipeline.exchange.prices import Closes
 from atft_pipeline.exchange.returns import Noise
 from atft_pipeline.exchange.sectors import SECTORS
 from atft_pipeline.exchange.universe import Universe
+
+if TYPE_CHECKING:
+    from atft_pipeline.exchange.drawing import Market
+    from atft_pipeline.exchange.sources import SpanTable
 
 SEGMENT_INDICES_SINCE = date(2022, 6, 27)
 """First day of the Prime, Standard and Growth indices."""
@@ -99,21 +104,35 @@ def _stand_in(code: str, noise: Noise) -> Floats:
     return noise.market + (noise.sectors[:, sector] if 0 <= sector < len(SECTORS) else 0.0)
 
 
-def indices_table(bars: IndexBars, days: list[date], trading: NDArray[np.bool_]) -> pl.DataFrame:
-    """One row per business day and index. A day without trading repeats the previous close."""
-    row = np.maximum(np.cumsum(trading) - 1, 0)
-    still = ~trading[:, None]
-    shape = (len(days), len(bars.codes))
-    flat = {
-        name: np.where(still, bars.close[row], values[row]).ravel()
-        for name, values in {"O": bars.open, "H": bars.high, "L": bars.low, "C": bars.close}.items()
-    }
-    dates = np.repeat(np.array([day.isoformat() for day in days]), shape[1])
-    table = pl.DataFrame({"Date": dates, "Code": np.tile(np.array(bars.codes), shape[0]), **flat})
-    late = pl.col("Code").is_in(["0500", "0501", "0502"]) & (pl.col("Date") < SEGMENT_INDICES_SINCE.isoformat())
-    return table.filter(~late)
+def indices(market: Market) -> SpanTable:
+    """Source of /indices/bars/daily: one row per business day and index. A day without trading repeats the close."""
+    bars = market.index_bars
+    codes = np.array(bars.codes)
+
+    def rows(first: date, last: date) -> pl.DataFrame:
+        span = market.business_range(first, last)
+        days = market.business[span.start : span.stop]
+        row = market.trading_row[span.start : span.stop]
+        still = ~market.trading[span.start : span.stop, None]
+        flat = {
+            name: np.where(still, bars.close[row], values[row]).ravel()
+            for name, values in {"O": bars.open, "H": bars.high, "L": bars.low, "C": bars.close}.items()
+        }
+        dates = pl.Series("Date", [day.isoformat() for day in days], dtype=pl.String)
+        day = np.repeat(np.arange(len(days)), len(codes))
+        code = pl.Series("Code", np.tile(codes, len(days)), dtype=pl.String)
+        table = pl.DataFrame([dates[day], code, *(pl.Series(name, values) for name, values in flat.items())])
+        late = pl.col("Code").is_in(["0500", "0501", "0502"]) & (pl.col("Date") < SEGMENT_INDICES_SINCE.isoformat())
+        return table.filter(~late)
+
+    return rows
 
 
-def topix_table(indices: pl.DataFrame) -> pl.DataFrame:
-    """The same bars as index 0000, in the shape of /indices/bars/daily/topix."""
-    return indices.filter(pl.col("Code") == TOPIX).drop("Code")
+def topix(market: Market) -> SpanTable:
+    """Source of /indices/bars/daily/topix: the same bars as index 0000."""
+    whole = indices(market)
+
+    def rows(first: date, last: date) -> pl.DataFrame:
+        return whole(first, last).filter(pl.col("Code") == TOPIX).drop("Code")
+
+    return rows

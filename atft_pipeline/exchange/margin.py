@@ -7,7 +7,7 @@ short balance, the hidden slow characteristic, each behind more noise than signa
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -157,12 +157,12 @@ def _dated(days: list[date]) -> list[tuple[date, date]]:
 
 def trading_row(market: Market) -> Ints:
     """Row of the trading arrays for each business day: the last trading day up to it."""
-    return np.maximum(np.cumsum(market.trading) - 1, 0).astype(np.int64)
+    return market.trading_row
 
 
 def business_range(market: Market, first: date, last: date) -> range:
     """Business days of the market in [first, last], by their number."""
-    return range(bisect_left(market.business, first), bisect_right(market.business, last))
+    return market.business_range(first, last)
 
 
 def _table(balances: Balances, dated: list[tuple[date, date]], which: Ints, row: Ints, issue: Ints) -> pl.DataFrame:

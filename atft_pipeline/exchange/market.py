@@ -1,7 +1,7 @@
 """One simulated Tokyo market: draw it, fit the planted signal, write its tables and its oracle.
 
 This module only puts the pieces in order; each piece has its own module. The folder appears whole or not at all, and a
-folder that already holds the wanted market is left alone.
+folder that already holds the wanted market is left alone. Tables are written month by month (see `storage.py`).
 """
 
 from __future__ import annotations
@@ -13,57 +13,27 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from atft_pipeline.exchange.accounts import draw_accounts
-from atft_pipeline.exchange.bars import bars_table
 from atft_pipeline.exchange.drawing import Market, draw_market
-from atft_pipeline.exchange.flows import investor_types_table
-from atft_pipeline.exchange.indices import draw_indices, indices_table, topix_table
-from atft_pipeline.exchange.oracle import label_columns, oracle_table, realised
+from atft_pipeline.exchange.oracle import Realised, label_columns, oracle_table
 from atft_pipeline.exchange.plants import parse_plant
-from atft_pipeline.exchange.sources import SOURCES
-from atft_pipeline.exchange.statements import fin_summary_table
-from atft_pipeline.exchange.tokyo_calendar import calendar_table
-from atft_pipeline.exchange.universe import master_table
+from atft_pipeline.exchange.sources import SOURCES, SpanTable
+from atft_pipeline.exchange.storage import in_order, months, write_groups
 from atft_pipeline.settings import MarketSize
 
 VERSION = 2
 """Raised whenever the same size would give other numbers."""
 
-TABLES = ("calendar", "master", "bars_daily", "topix", "indices", "fin_summary", "investor_types", *SOURCES)
+TABLES = tuple(SOURCES)
 
 Log = Callable[[str], None]
-
-
-def market_tables(market: Market, size: MarketSize) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The tables of TABLES, as the API delivers them, in that order."""
-    universe, business, trading = market.universe, market.business, market.trading
-    yield "calendar", calendar_table(size.start, size.end)
-    master = master_table(universe, business)
-    yield "master", master
-    bars = bars_table(universe, market.quotes, market.closes, business, trading, size.seed)
-    yield "bars_daily", bars
-    lines = draw_indices(universe, market.quotes, market.closes, market.noise, size.seed)
-    indices = indices_table(lines, business, trading)
-    topix = topix_table(indices)
-    yield "topix", topix
-    yield "indices", indices
-    accounts = draw_accounts(universe, market.hidden.linear, market.trading_days, size.seed)
-    adjustment = np.asarray(np.cumprod(market.closes.factor, axis=0), dtype=np.float64)
-    yield (
-        "fin_summary",
-        fin_summary_table(
-            universe, accounts, market.hidden.linear, adjustment, business, market.trading_days, size.seed
-        ),
-    )
-    yield "investor_types", investor_types_table(bars, master, topix, business, size.seed)
-    for name, source in SOURCES.items():
-        yield name, source(market)(size.start, size.end)
 
 
 def generate(size: MarketSize, out: Path, log: Log | None = None) -> dict[str, Any]:
@@ -125,23 +95,45 @@ def _existing(out: Path, size: MarketSize) -> dict[str, Any] | None:
 def _write_tables(market: Market, size: MarketSize, folder: Path, tell: Log) -> dict[str, dict[str, Any]]:
     folder.mkdir(parents=True)
     written = {}
-    for name, table in market_tables(market, size):
+    for name, source in SOURCES.items():
         path = folder / f"{name}.parquet"
-        table.write_parquet(path, compression="zstd", compression_level=3)
-        written[name] = {"rows": table.height, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        tell(f"{name}: {table.height:,} rows")
+        rows = write_groups(path, table_by_months(name, source(market), size))
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        written[name] = {"rows": rows, "sha256": digest}
+        tell(f"{name}: {rows:,} rows")
     return written
+
+
+def table_by_months(name: str, rows: SpanTable, size: MarketSize) -> Iterator[pl.DataFrame]:
+    """The table's frames, month by month. The calendar alone goes on to the end of the year after the market's last."""
+    last = date(size.end.year + 1, 12, 31) if name == "calendar" else size.end
+    return in_order(lambda span: rows(*span), months(size.start, last))
 
 
 def _write_oracle(market: Market, folder: Path, tell: Log) -> None:
     """oracle.parquet, oracle.json and, for tests of the graph, the hidden neighbours."""
     folder.mkdir(parents=True)
-    columns = label_columns(market.effects, market.scale, market.schedule)
-    listed = market.universe.listed(len(market.business))
-    table = oracle_table(market.universe.codes, market.business, listed, market.trading, columns)
-    table.write_parquet(folder / "oracle.parquet", compression="zstd", compression_level=3)
-    returns = market.quotes.returns(market.closes)
-    facts = realised(columns, returns, market.members, market.planted)
+    realised = Realised(market.quotes.returns(market.closes), market.members)
+
+    def table(span: tuple[date, date]) -> tuple[pl.DataFrame, dict[str, NDArray[np.float64]]]:
+        days = market.business_range(*span)
+        row, trading = market.trading_row[days.start : days.stop], market.trading[days.start : days.stop]
+        known = range(int(row[trading][0]), int(row[trading][-1]) + 1) if trading.any() else range(0)
+        columns = label_columns(market.effects, market.scale, market.schedule, known)
+        at = np.clip(row - known.start, 0, max(len(known) - 1, 0))
+        business = market.business[days.start : days.stop]
+        listed = market.universe.listed_on(days)
+        frame = oracle_table(market.universe.codes, business, listed, at, trading, columns)
+        return frame, realised.correlate(columns, known)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for frame, correlations in in_order(table, months(market.business[0], market.business[-1])):
+            realised.add(correlations)
+            yield frame
+
+    write_groups(folder / "oracle.parquet", frames())
+    facts = realised.facts(market.planted)
     facts["scale"] = {part: float(size) for part, size in market.scale.items()}
     _write_json(folder / "oracle.json", facts)
     codes = market.universe.codes

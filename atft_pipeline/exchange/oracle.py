@@ -103,14 +103,21 @@ def _spread_ratio(returns: Floats, effect: Floats, where: Bools) -> float:
     return 1.0 / float(ratio[acting].mean()) if acting.any() else 0.0
 
 
-def label_columns(effects: Effects, scale: Mapping[str, float], schedule: Mapping[str, Floats]) -> dict[str, Floats]:
-    """E[return over (T+delay, T+delay+h] | known at T] per label, and each part's own share of `d0_h1`."""
+def label_columns(
+    effects: Effects, scale: Mapping[str, float], schedule: Mapping[str, Floats], wanted: range | None = None
+) -> dict[str, Floats]:
+    """E[return over (T+delay, T+delay+h] | known at T] per label, and each part's own share of `d0_h1`.
+
+    Arrays are [wanted trading days, issues]; None wants all.
+    """
     days, issues = effects.reversal.shape
+    wanted = range(days) if wanted is None else wanted
     names = [f"d{delay}_h{horizon}" for delay in DELAYS for horizon in HORIZONS]
-    columns = {name: np.zeros((days, issues)) for name in names}
-    columns |= {f"part_{part}": np.zeros((days, issues)) for part in PARTS}
-    for start in range(0, days, _CHUNK):
-        rows = slice(start, min(start + _CHUNK, days))
+    columns = {name: np.zeros((len(wanted), issues)) for name in names}
+    columns |= {f"part_{part}": np.zeros((len(wanted), issues)) for part in PARTS}
+    for start in range(wanted.start, wanted.stop, _CHUNK):
+        rows = slice(start, min(start + _CHUNK, wanted.stop))
+        put = slice(rows.start - wanted.start, rows.stop - wanted.start)
         total = np.zeros((AHEAD + 1, rows.stop - rows.start, issues))
         for part, size in scale.items():
             for ahead in range(AHEAD):
@@ -118,43 +125,71 @@ def label_columns(effects: Effects, scale: Mapping[str, float], schedule: Mappin
                 expected = size * acting * effects.expected(part, ahead, rows)
                 total[ahead + 1] += expected
                 if ahead == 0:
-                    columns[f"part_{part}"][rows] = expected
+                    columns[f"part_{part}"][put] = expected
         total = np.cumsum(total, axis=0)
         for delay in DELAYS:
             for horizon in HORIZONS:
-                columns[f"d{delay}_h{horizon}"][rows] = total[delay + horizon] - total[delay]
+                columns[f"d{delay}_h{horizon}"][put] = total[delay + horizon] - total[delay]
     return columns
 
 
 def oracle_table(
-    codes: list[str], days: list[date], listed: Bools, trading: Bools, columns: Mapping[str, Floats]
+    codes: list[str],
+    days: list[date],
+    listed: Bools,
+    row: NDArray[np.int64],
+    trading: Bools,
+    columns: Mapping[str, Floats],
 ) -> pl.DataFrame:
-    """One row per bar. On a day without trading (`trading` [business days] false) the expectations are null."""
+    """One row per bar of `days`; `row` [days] is each day's row in `columns`.
+
+    On a day without trading (`trading` [days] false) the expectations are null.
+    """
     day, issue = np.nonzero(listed)
-    row = np.maximum(np.cumsum(trading) - 1, 0)[day]
-    open_day = trading[day]
-    keys = [pl.Series("date", days).gather(day).alias("date"), pl.Series("code", codes).gather(issue).alias("code")]
+    at, open_day = row[day], trading[day]
+    keys = [
+        pl.Series("date", days, dtype=pl.Date).gather(day).alias("date"),
+        pl.Series("code", codes).gather(issue).alias("code"),
+    ]
     values = [
-        pl.Series(name, np.where(open_day, array[row, issue], np.nan)).fill_nan(None) for name, array in columns.items()
+        pl.Series(name, np.where(open_day, array[at, issue], np.nan)).fill_nan(None) for name, array in columns.items()
     ]
     return pl.DataFrame([*keys, *values])
 
 
-def realised(
-    columns: Mapping[str, Floats], returns: Floats, universe: Bools, planted: Mapping[str, Planted]
-) -> dict[str, Any]:
-    """Mean, spread and error of the oracle's daily correlation with the written returns, per label and part."""
-    labels: dict[str, dict[str, float | int]] = {}
-    for delay in DELAYS:
-        for horizon in HORIZONS:
-            future = forward_returns(returns, delay, horizon)
-            labels[f"d{delay}_h{horizon}"] = _summary(columns[f"d{delay}_h{horizon}"], future, universe)
-    one_day = forward_returns(returns, 0, 1)
-    parts = {
-        part: {"planted": plant.ic, **_summary(columns[f"part_{part}"], one_day, universe)}
-        for part, plant in planted.items()
-    }
-    return {"labels": labels, "parts": parts}
+class Realised:
+    """Collects, span by span, the daily correlation of the oracle with the written returns, per label and part."""
+
+    def __init__(self, returns: Floats, universe: Bools) -> None:
+        """`returns` and `universe` are [trading days, issues] of the whole history."""
+        self._returns = returns
+        self._universe = universe
+        self._series: dict[str, list[Floats]] = {}
+
+    def correlate(self, columns: Mapping[str, Floats], rows: range) -> dict[str, Floats]:
+        """Daily correlations of `columns`, the labels of the trading days `rows`."""
+        ahead = self._returns[rows.start : rows.stop + AHEAD]
+        where = self._universe[rows.start : rows.stop]
+        found = {}
+        for delay in DELAYS:
+            for horizon in HORIZONS:
+                name = f"d{delay}_h{horizon}"
+                future = forward_returns(ahead, delay, horizon)[: len(rows)]
+                found[name] = daily_correlation(columns[name], future, where)
+        future = forward_returns(ahead, 0, 1)[: len(rows)]
+        return found | {f"part_{part}": daily_correlation(columns[f"part_{part}"], future, where) for part in PARTS}
+
+    def add(self, correlations: Mapping[str, Floats]) -> None:
+        """Take the next days' correlations; in order of time."""
+        for name, series in correlations.items():
+            self._series.setdefault(name, []).append(series)
+
+    def facts(self, planted: Mapping[str, Planted]) -> dict[str, Any]:
+        """Mean, spread and error of every label and every planted part."""
+        summaries = {name: _summary(np.concatenate(parts)) for name, parts in self._series.items()}
+        parts = {part: {"planted": plant.ic, **summaries[f"part_{part}"]} for part, plant in planted.items()}
+        labels = {name: facts for name, facts in summaries.items() if not name.startswith("part_")}
+        return {"labels": labels, "parts": parts}
 
 
 def forward_returns(returns: Floats, delay: int, horizon: int) -> Floats:
@@ -169,8 +204,7 @@ def forward_returns(returns: Floats, delay: int, horizon: int) -> Floats:
     return future
 
 
-def _summary(score: Floats, future: Floats, universe: Bools) -> dict[str, float | int]:
-    ic = daily_correlation(score, future, universe)
+def _summary(ic: Floats) -> dict[str, float | int]:
     ic = ic[np.isfinite(ic)]
     if len(ic) < 2:
         return {"ic": 0.0, "sd": 0.0, "se": 0.0, "dates": len(ic)}

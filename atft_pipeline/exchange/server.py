@@ -116,7 +116,7 @@ class Exchange:
         for fault in faults:
             served = self.tables.get(fault.table)
             names_column = fault.kind in ("drop_column", "retype") and fault.column is not None
-            if served and names_column and fault.column not in served.frame.columns:
+            if served and names_column and fault.column not in served.columns:
                 raise FaultSyntaxError(f"fault {fault}: {fault.table} has no column {fault.column}")
         self.faults.replace(faults)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from atft_pipeline.exchange.accounts import Accounts, Floats
+from atft_pipeline.exchange.accounts import Accounts, Floats, draw_accounts
 from atft_pipeline.exchange.filings import (
     CORRECTION,
     DIVIDEND,
@@ -21,21 +22,29 @@ from atft_pipeline.exchange.filings import (
 from atft_pipeline.exchange.summary_fields import COLUMNS, DECIMALS, FLAGS
 from atft_pipeline.exchange.universe import Universe
 
+if TYPE_CHECKING:
+    from atft_pipeline.exchange.drawing import Market
+    from atft_pipeline.exchange.sources import SpanTable
+
 _PERIODS = np.array(["1Q", "2Q", "3Q", "FY"])
 
 
-def fin_summary_table(
-    universe: Universe,
-    accounts: Accounts,
-    linear: Floats,
-    adjustment: Floats,
-    business: list[date],
-    trading: list[date],
-    seed: int,
-) -> pl.DataFrame:
-    """Every document disclosed in the history, all fields as strings ("" for missing), sorted by (DiscDate, Code)."""
-    documents, numbers = draw_figures(universe, accounts, linear, adjustment, business, trading, seed)
-    return _as_strings(universe, accounts, documents, numbers)
+def fin_summary(market: Market) -> SpanTable:
+    """Source of /fins/summary: every document disclosed in the history, all fields as strings ("" for missing)."""
+    universe, linear, seed = market.universe, market.hidden.linear, market.size.seed
+    trading = market.trading_days
+    accounts = draw_accounts(universe, linear, trading, seed)
+    adjustment = np.asarray(np.cumprod(market.closes.factor, axis=0), dtype=np.float64)
+    documents, numbers = draw_figures(universe, accounts, linear, adjustment, market.business, trading, seed)
+    serials = document_numbers(documents)
+
+    def rows(first: date, last: date) -> pl.DataFrame:
+        at = np.flatnonzero((documents.day >= np.datetime64(first)) & (documents.day <= np.datetime64(last)))
+        told = Documents(**{name: values[at] for name, values in vars(documents).items()})
+        stated = {name: values[at] for name, values in numbers.items()}
+        return _as_strings(universe, accounts, told, stated, serials[at])
+
+    return rows
 
 
 def draw_figures(
@@ -191,7 +200,11 @@ def document_types(accounts: Accounts, documents: Documents) -> NDArray[np.str_]
 
 
 def _as_strings(
-    universe: Universe, accounts: Accounts, documents: Documents, numbers: dict[str, Floats]
+    universe: Universe,
+    accounts: Accounts,
+    documents: Documents,
+    numbers: dict[str, Floats],
+    serials: NDArray[np.str_],
 ) -> pl.DataFrame:
     """The table: keys, numbers as strings, flags as "true" or "false"."""
     issue, quarter = documents.issue, documents.quarter
@@ -215,7 +228,7 @@ def _as_strings(
         "DocType": document_types(accounts, documents),
         "CurPerType": np.where(documents.kind <= CORRECTION, _PERIODS[quarter % 4], "FY"),
     }
-    series = {name: pl.Series(name, values.astype(str)) for name, values in columns.items()}
+    series = {name: pl.Series(name, values.astype(str), dtype=pl.String) for name, values in columns.items()}
     for name, values in numbers.items():
         decimals = DECIMALS.get(name, 0)
         number = pl.Series(name, np.round(values, decimals)).fill_nan(None)
@@ -223,8 +236,8 @@ def _as_strings(
     for name in FLAGS:
         raised = documents.kind == CORRECTION if name == "RetroRst" else np.zeros(len(issue), dtype=bool)
         flag = np.where(documents.kind <= CORRECTION, np.where(raised, "true", "false"), "")
-        series[name] = pl.Series(name, flag)
-    series["DiscNo"] = pl.Series("DiscNo", document_numbers(documents))
+        series[name] = pl.Series(name, flag, dtype=pl.String)
+    series["DiscNo"] = pl.Series("DiscNo", serials, dtype=pl.String)
     blank = pl.lit("").cast(pl.String)
     table = pl.DataFrame(list(series.values()))
     table = table.with_columns(blank.alias(name) for name in COLUMNS if name not in series)

@@ -1,22 +1,23 @@
 """The endpoints: parameters and their rules, dates, codes, and which rows a valid request selects.
 
-Rows stay in columnar form and a page is turned into JSON only when it is asked for, so that ten years of the full
-market load in seconds and a day of 200 rows costs a fraction of a millisecond.
+Rows stay on disk until a request needs their month, in columnar form, and a page is turned into JSON only when it is
+asked for: ten years of the full market are served at once and within bounded memory.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from atft_pipeline.exchange.endpoints import STOCK_CODE, TABLES, Endpoint
 from atft_pipeline.exchange.plans import Plan, Window
+from atft_pipeline.exchange.storage import BlockCache, StoredTable
 
 SUBSCRIPTION_MESSAGE = (
     "Your subscription covers the following dates: {window}. "
@@ -121,29 +122,34 @@ def _parse_filters(endpoint: Endpoint, given: Mapping[str, str]) -> list[tuple[s
 
 
 class ServedTable:
-    """One table in memory, ordered by date, with the row range of every date."""
+    """One table of the market folder, read from disk as requests need it."""
 
-    def __init__(self, endpoint: Endpoint, frame: pl.DataFrame) -> None:
+    def __init__(self, endpoint: Endpoint, stored: StoredTable) -> None:
         self.endpoint = endpoint
-        ordered = frame.sort(endpoint.date_column, *endpoint.order, maintain_order=True)
-        sizes = ordered.group_by(endpoint.date_column, maintain_order=True).len()
-        self.frame = ordered
-        self.days = [date.fromisoformat(text) for text in sizes[endpoint.date_column]]
-        self._starts = [0, *sizes["len"].cum_sum().to_list()]
+        self.stored = stored
+
+    @property
+    def columns(self) -> list[str]:
+        return self.stored.columns
 
     def select(self, query: Query, window: Window) -> pl.DataFrame:
         """Rows of a valid request, never outside `window`. Raises `BadRequest` for a date that the plan lacks."""
         for day in (query.day, query.first, query.last):
             if day is not None and not window.covers(day):
                 raise BadRequest(SUBSCRIPTION_MESSAGE.format(window=window))
-        if self.endpoint.table == "master":
-            rows = self._master_on(query.day, window)
+        is_span = query.first is not None or query.last is not None
+        if self.endpoint.table == "master" and not is_span:
+            at = self._master_day(query.day, window)
+            rows = self.stored.between(at, at) if at else self.stored.between(date.min, date.min)
         elif query.day is not None:
-            rows = self._between(query.day, query.day)
+            rows = self.stored.between(query.day, query.day)
         else:
             first = max(filter(None, (query.first, window.first)), default=None)
             last = min(filter(None, (query.last, window.last)), default=None)
-            rows = self._between(first, last)
+            if query.code is not None and "Code" in self.columns:
+                rows = self.stored.of_code(query.code, first, last)
+            else:
+                rows = self.stored.between(first, last)
         if query.code is not None and "Code" in rows.columns:
             rows = rows.filter(pl.col("Code") == query.code)
         for column, value in query.filters:
@@ -152,18 +158,13 @@ class ServedTable:
             rows = _scheduled_for(rows, query.scheduled)
         return rows.sort(self.endpoint.order) if self.endpoint.order else rows
 
-    def _between(self, first: date | None, last: date | None) -> pl.DataFrame:
-        low = 0 if first is None else bisect_left(self.days, first)
-        high = len(self.days) if last is None else bisect_right(self.days, last)
-        return self.frame.slice(self._starts[low], max(0, self._starts[max(low, high)] - self._starts[low]))
-
-    def _master_on(self, day: date | None, window: Window) -> pl.DataFrame:
+    def _master_day(self, day: date | None, window: Window) -> date | None:
         """The list of `day`; on a holiday the next business day's; without a date, or after the end, the latest."""
-        newest = (len(self.days) if window.last is None else bisect_right(self.days, window.last)) - 1
-        if newest < 0:
-            return self.frame.head(0)
-        at = newest if day is None else min(bisect_left(self.days, day), newest)
-        return self._between(self.days[at], self.days[at])
+        newest = self.stored.day_until(window.last)
+        if newest is None or day is None:
+            return newest
+        following = self.stored.day_from(day)
+        return newest if following is None else min(following, newest)
 
 
 def _scheduled_for(rows: pl.DataFrame, day: date) -> pl.DataFrame:
@@ -175,7 +176,8 @@ def _scheduled_for(rows: pl.DataFrame, day: date) -> pl.DataFrame:
 
 
 def load_tables(market_dir: Path, plan: Plan) -> dict[str, ServedTable]:
-    """Read the tables of the plan. Raises `MarketError` when the folder is incomplete."""
+    """Open the tables of the plan. Raises `MarketError` when the folder is incomplete."""
+    cache = BlockCache()
     served = {}
     for name in sorted(plan.tables):
         path = market_dir / "tables" / f"{name}.parquet"
@@ -183,15 +185,20 @@ def load_tables(market_dir: Path, plan: Plan) -> dict[str, ServedTable]:
             raise MarketError(
                 f"{path} is missing; remove {market_dir} and run `python -m atft_pipeline.exchange generate` again"
             )
-        try:
-            frame = pl.read_parquet(path)
-        except pl.exceptions.PolarsError as error:
-            raise MarketError(f"{path} cannot be read ({error}); remove {market_dir} and generate it again") from error
         endpoint = TABLES[name]
-        absent = [column for column in endpoint.keys if column not in frame.columns]
+        is_reduced = name == "bars_daily" and not plan.is_premium
+        hidden = is_session_column if is_reduced else (lambda column: False)
+        try:
+            stored = StoredTable(path, endpoint.date_column, endpoint.order, hidden, cache)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise MarketError(f"{path} cannot be read ({error}); remove {market_dir} and generate it again") from error
+        absent = [column for column in endpoint.keys if column not in stored.columns]
         if absent:
             raise MarketError(f"{path} lacks the column {', '.join(absent)}; generate the market again")
-        if name == "bars_daily" and not plan.is_premium:
-            frame = frame.drop([column for column in frame.columns if _SESSION_COLUMN.fullmatch(column)])
-        served[name] = ServedTable(endpoint, frame)
+        served[name] = ServedTable(endpoint, stored)
     return served
+
+
+def is_session_column(name: str) -> bool:
+    """Whether a column of the daily bars belongs to the morning or afternoon session, which only Premium has."""
+    return _SESSION_COLUMN.fullmatch(name) is not None

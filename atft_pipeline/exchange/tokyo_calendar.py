@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from atft_pipeline.exchange.drawing import Market
+    from atft_pipeline.exchange.sources import SpanTable
 
 OUTAGES: tuple[date, ...] = (date(2020, 10, 1),)
 """Business days on which the whole exchange stood still: every quote of the day is null."""
@@ -82,6 +87,16 @@ def business_days(start: date, end: date) -> list[date]:
     """Business days in [start, end]."""
     span = (end - start).days + 1
     return [day for day in (start + timedelta(days=i) for i in range(span)) if is_business_day(day)]
+
+
+def trading_calendar(market: Market) -> SpanTable:
+    """Source of /markets/calendar: from the market's first day to the end of the year after its last."""
+    table = calendar_table(market.size.start, market.size.end)
+
+    def rows(first: date, last: date) -> pl.DataFrame:
+        return table.filter(pl.col("Date").is_between(pl.lit(first.isoformat()), pl.lit(last.isoformat())))
+
+    return rows
 
 
 def calendar_table(start: date, end: date) -> pl.DataFrame:

@@ -6,15 +6,20 @@ preferred share.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.exchange.sectors import MARKET_NAMES, OTHER, S17_NAMES, SECTORS, members_per_sector
+
+if TYPE_CHECKING:
+    from atft_pipeline.exchange.drawing import Market
+    from atft_pipeline.exchange.sources import SpanTable
 
 SEGMENT_CHANGE = date(2022, 4, 4)
 ALPHANUMERIC_SINCE = date(2024, 1, 1)
@@ -30,6 +35,10 @@ _TURNOVER_RATE = 0.003
 _MARGIN_NAMES = {"1": "信用", "2": "貸借", "3": "その他"}
 _SCALES = (("TOPIX Core30", 30), ("TOPIX Large70", 70), ("TOPIX Mid400", 400), ("TOPIX Small 1", 500))
 _PRIME_ISSUES = 1840
+_MASTER_FIELDS = (
+    "Code", "CoName", "CoNameEn", "S17", "S17Nm", "S33", "S33Nm", "ScaleCat", "Mkt", "MktNm", "Mrgn", "MrgnNm",
+    "ProdCat",
+)  # fmt: skip
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,6 +85,11 @@ class Universe:
     def listed(self, days: int) -> NDArray[np.bool_]:
         """[days, issues]: listed on the business day."""
         day = np.arange(days)[:, None]
+        return (day >= self.first) & (day < self.last)
+
+    def listed_on(self, days: range) -> NDArray[np.bool_]:
+        """[days, issues]: listed on these business days."""
+        day = np.arange(days.start, days.stop)[:, None]
         return (day >= self.first) & (day < self.last)
 
     def market_on(self, day: date) -> list[str]:
@@ -235,10 +249,9 @@ def _sorted(universe: Universe) -> Universe:
     return Universe(**moved)
 
 
-def master_table(universe: Universe, days: list[date]) -> pl.DataFrame:
-    """One row per listed issue and business day: the 14 fields of /equities/master, sorted by (Date, Code)."""
-    listed = universe.listed(len(days))
-    day, issue = np.nonzero(listed)
+def master(market: Market) -> SpanTable:
+    """Source of /equities/master: one row per listed issue and business day, 14 fields."""
+    universe = market.universe
     sectors = [*SECTORS, OTHER]
     facts = pl.DataFrame(
         {
@@ -257,16 +270,24 @@ def master_table(universe: Universe, days: list[date]) -> pl.DataFrame:
             "ProdCat": universe.product,
         }
     )
-    dates = pl.Series("Date", [d.isoformat() for d in days])
-    return (
-        facts[issue]
-        .with_columns(dates.gather(day))
-        .with_columns(
-            pl.when(pl.col("Date") < SEGMENT_CHANGE.isoformat()).then("before").otherwise("after").alias("Mkt")
-        )
-        .with_columns(pl.col("Mkt").replace_strict(MARKET_NAMES).alias("MktNm"))
-        .select(
-            "Date", "Code", "CoName", "CoNameEn", "S17", "S17Nm", "S33", "S33Nm",
-            "ScaleCat", "Mkt", "MktNm", "Mrgn", "MrgnNm", "ProdCat",
-        )
-    )  # fmt: skip
+    segments = {
+        name: facts.with_columns(
+            pl.col(name).alias("Mkt"), pl.col(name).replace_strict(MARKET_NAMES).alias("MktNm")
+        ).select(_MASTER_FIELDS)
+        for name in ("before", "after")
+    }
+    changed = bisect_left(market.business, SEGMENT_CHANGE)
+
+    def rows(first: date, last: date) -> pl.DataFrame:
+        span = market.business_range(first, last)
+        parts = []
+        for name, days in (
+            ("before", range(span.start, min(span.stop, changed))),
+            ("after", range(max(span.start, changed), span.stop)),
+        ):
+            day, issue = np.nonzero(universe.listed_on(days))
+            dates = pl.Series("Date", [market.business[n].isoformat() for n in days], dtype=pl.String)
+            parts.append(segments[name][issue].insert_column(0, dates[day]))
+        return pl.concat(parts)
+
+    return rows

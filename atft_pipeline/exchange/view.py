@@ -110,7 +110,8 @@ class View:
 
     @cached_property
     def _splits(self) -> dict[str, dict[str, float]]:
-        return splits_of(self._tables[_BARS].select(Query(), EVERYTHING))
+        changes = pl.col("AdjFactor") != 1.0
+        return splits_of(self._tables[_BARS].stored.matching(changes, ["Date", "Code", "AdjFactor"]))
 
     @staticmethod
     def _newest_master(query: Query, moment: Moment | None, window: Window) -> Query:
