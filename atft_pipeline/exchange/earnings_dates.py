@@ -94,7 +94,7 @@ def _rows(
             "PubDate": texts[published[where]].astype(str),
             "SchDate": np.where(place < 0, "", texts[np.maximum(place, 0)]).astype(str),
             "FQName": np.array(["1Q", "2Q", "3Q", "FY"])[quarter % 4],
-            "FYE": np.char.replace(np.array([str(day)[5:] for day in year_end]), "-", ""),
+            "FYE": [str(day)[5:].replace("-", "") for day in year_end],
             "Code": np.array(names.codes)[issue],
             "CoName": pl.Series(names.names).gather(issue),
             "CoNameEn": pl.Series(names.english).gather(issue),

@@ -1,7 +1,8 @@
 """How a table lies on disk: `tables/<name>.parquet`, ordered by date, one row group per calendar month.
 
 Written month by month, so that no table is ever whole in memory, and read month by month: a small cache keeps the
-newest ones. Groups that span several months (a market written by other means) are read just the same.
+newest ones. Files of other row groups (a market written by other means) are read just the same: groups that share
+dates count as one.
 """
 
 from __future__ import annotations
@@ -112,9 +113,10 @@ class BlockCache:
 
 
 class StoredTable:
-    """One table on disk, read by row groups. Raises `ValueError` for a file whose groups are not ordered by date.
+    """One table on disk, read by row groups.
 
-    `columns` are those served; `order` sorts the rows of a date (a stable sort: equal rows keep their stored order).
+    `order` sorts the rows of a date (a stable sort: equal rows keep their stored order); columns that are `hidden` are
+    not served.
     """
 
     def __init__(
@@ -135,14 +137,21 @@ class StoredTable:
         self._cache = cache or BlockCache()
         self._firsts: list[date] = []
         self._lasts: list[date] = []
-        at = schema.names.index(date_column) if date_column in schema.names else None
-        for group in range(self._file.metadata.num_row_groups if at is not None else 0):
-            low, high = self._bounds(group)
+        self._members: list[list[int]] = []
+        for low, high, group in self._ranges() if date_column in schema.names else ():
             if self._lasts and low <= self._lasts[-1]:
-                raise ValueError(f"{path}: rows are not ordered by {date_column}")
-            self._firsts.append(low)
-            self._lasts.append(high)
+                self._lasts[-1] = max(high, self._lasts[-1])
+                self._members[-1].append(group)
+            else:
+                self._firsts.append(low)
+                self._lasts.append(high)
+                self._members.append([group])
         self._codes = _Recent()
+
+    def _ranges(self) -> list[tuple[date, date, int]]:
+        """First date, last date and number of every row group with rows, by date."""
+        counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
+        return sorted((*self._bounds(group), group) for group, rows in enumerate(counts) if rows)
 
     def _bounds(self, group: int) -> tuple[date, date]:
         about = self._file.metadata.row_group(group)
@@ -229,7 +238,8 @@ class StoredTable:
         return Block(ordered, days, [0, *sizes["len"].cum_sum().to_list()])
 
     def _read(self, group: int, columns: list[str]) -> pl.DataFrame:
-        return pl.DataFrame(self._file.read_row_group(group, columns=columns, use_threads=True)).select(columns)
+        members = sorted(self._members[group])
+        return pl.DataFrame(self._file.read_row_groups(members, columns=columns, use_threads=True)).select(columns)
 
 
 class _Recent:

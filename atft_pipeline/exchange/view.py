@@ -116,7 +116,7 @@ class View:
     @staticmethod
     def _newest_master(query: Query, moment: Moment | None, window: Window) -> Query:
         """The list asked for, or the newest one that is out: a later date, and no date, mean that one."""
-        if moment is None:
+        if moment is None or query.first is not None or query.last is not None:
             return query
         newest = moment.through(17, 30, lag=-1)
         if window.last is not None and newest > window.last:

@@ -12,7 +12,6 @@ from jquantsapi import constants
 
 from atft_pipeline.exchange.details import LABELS
 from atft_pipeline.exchange.drawing import Market, draw_market
-from atft_pipeline.exchange.market import market_tables
 from atft_pipeline.exchange.sources import SOURCES
 from atft_pipeline.exchange.tokyo_calendar import is_business_day
 from atft_pipeline.settings import MarketSize
@@ -29,13 +28,8 @@ def market() -> Market:
 
 @pytest.fixture(scope="module")
 def tables(market: Market) -> dict[str, pl.DataFrame]:
-    found = {name: SOURCES[name](market)(SIZE.start, SIZE.end) for name in EVENTS[:3]}
-    for name, table in market_tables(market, SIZE):
-        if name in ("fin_summary", "bars_daily"):
-            found[name] = table
-        if name == "fin_summary":
-            return found
-    raise AssertionError("no fin_summary")
+    wanted = (*EVENTS[:3], "fin_summary", "bars_daily")
+    return {name: SOURCES[name](market)(SIZE.start, SIZE.end) for name in wanted}
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -173,7 +167,7 @@ def test_decided_amounts_are_those_of_the_results(tables: dict[str, pl.DataFrame
 
 
 def test_sessions_make_up_the_day(market: Market) -> None:
-    bars = next(table for name, table in market_tables(market, SIZE) if name == "bars_daily")
+    bars = SOURCES["bars_daily"](market)(SIZE.start, SIZE.end)
     traded = bars.filter(pl.col("C").is_not_null())
     both = traded.filter(pl.col("MO").is_not_null() & pl.col("AO").is_not_null())
     assert both.height > 0.8 * traded.height

@@ -114,12 +114,16 @@ def test_the_cache_forgets_the_oldest_month_first(tmp_path: Path) -> None:
         assert 0 < cache.size <= limit
 
 
-def test_a_file_without_order_is_refused(tmp_path: Path) -> None:
+def test_groups_that_share_dates_are_read_as_one(tmp_path: Path) -> None:
     path = tmp_path / "bars.parquet"
-    january, february, _ = by_months(rows(60))
-    write_groups(path, [february, january])
-    with pytest.raises(ValueError, match="not ordered by Date"):
-        StoredTable(path, "Date")
+    frame = rows(60)
+    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=1)
+    for written in (frame, shuffled):
+        written.write_parquet(path, row_group_size=31)  # cuts a date in two
+        stored = StoredTable(path, "Date", ["Code"])
+        assert stored.between(None, None).equals(frame)
+        assert stored.between(date(2024, 1, 25), date(2024, 1, 25))["C"].to_list() == [30, 31]
+        assert stored.of_code("10010", None, None).height == 60
 
 
 def test_hidden_columns_are_not_read(tmp_path: Path) -> None:
