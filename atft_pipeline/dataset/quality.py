@@ -48,6 +48,9 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"^sec(33|17)_(rank|pct)_|^flow_\w+_share$|_breadth_|_adv_ratio", 0.0, 1.0),
     (r"^flow_\w+_net_(ratio|sum4)$", -1.0, 1.0),
     (r"^xs_(rank|pct)", 0.0, 1.0),
+    (r"^brd_(gt_sma|avg_corr)_|^idx_sector_gt_|^gr_(clustering$|peer_corr_)", 0.0, 1.0),
+    (r"^mb_corr_|^brd_high_low_", -1.0, 1.0),
+    (r"^gr_(degree|strength)$|^mb_(resid_vol|idio_vol)_|^(idx_sector|brd)_disp_", 0.0, np.inf),
     (r"_valid$|_is_|_flag_|^target_up", -1.0, 1.0),
     (r"^cal_dow$", 0.0, 4.0),
     (r"^cal_month$", 1.0, 12.0),
@@ -86,6 +89,18 @@ IDENTITIES = (
         "sec33_mkt_rel_5d = sec33_ret_5d - mkt_ret_5d",
         ("sec33_ret_5d", "mkt_ret_5d", "sec33_mkt_rel_5d"),
         lambda sector, market, rel: sector - market - rel,
+        1e-4,
+    ),
+    Identity(
+        "mb_rel_ret_5d = ret_5d - mkt_ret_5d",
+        ("ret_5d", "mkt_ret_5d", "mb_rel_ret_5d"),
+        lambda own, market, rel: own - market - rel,
+        1e-4,
+    ),
+    Identity(
+        "gr_rel_peer_ret_5d = ret_5d - gr_peer_ret_5d",
+        ("ret_5d", "gr_peer_ret_5d", "gr_rel_peer_ret_5d"),
+        lambda own, peers, rel: own - peers - rel,
         1e-4,
     ),
 )
