@@ -6,7 +6,6 @@ typed. For private use only: the vendor's terms forbid redistribution and ask fo
 
 from __future__ import annotations
 
-import calendar
 import gzip
 import hashlib
 import json
@@ -20,10 +19,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import requests
 
 from atft_pipeline.exchange.recorded import Kinds, frame_of, is_stored_as_json, kinds_of, merged
+from atft_pipeline.exchange.storage import months, write_groups
 from atft_pipeline.exchange.tables import MarketError
 from atft_pipeline.jquants.client import Client
 from atft_pipeline.jquants.errors import ExchangeError
@@ -59,11 +58,7 @@ class Order:
 
     def months(self) -> Iterator[Unit]:
         """The calendar months, cut to [start, end]."""
-        first = self.start
-        while first <= self.end:
-            month_end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
-            yield Unit(first, min(month_end, self.end))
-            first = month_end + timedelta(days=1)
+        return (Unit(first, last) for first, last in months(self.start, self.end))
 
 
 def record(client: Client, out: Path, order: Order, log: Log | None = None) -> dict[str, Any]:
@@ -183,17 +178,11 @@ def _assemble(out: Path, name: str, paths: Sequence[Path]) -> tuple[dict[str, An
     for path in paths:
         kinds = merged(kinds, kinds_of(_read(path)))
     kinds = kinds or {column: {"text"} for column in TABLES[name].schema}  # without a row there are columns at least
-    table = pl.concat(frame_of(_read(path), kinds) for path in paths)
     path = out / "tables" / f"{name}.parquet"
-    write_recorded_table(path, table)
-    entry = {"rows": table.height, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    return entry, sorted(column for column, seen in kinds.items() if is_stored_as_json(seen))
-
-
-def write_recorded_table(path: Path, table: pl.DataFrame) -> None:
-    """The one place that knows how a market folder stores a table."""
     with _whole(path) as target:
-        table.write_parquet(target, compression="zstd", compression_level=3)
+        rows = write_groups(target, (frame_of(_read(part), kinds) for part in paths))
+    entry = {"rows": rows, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return entry, sorted(column for column, seen in kinds.items() if is_stored_as_json(seen))
 
 
 def _write(path: Path, rows: Rows) -> None:
