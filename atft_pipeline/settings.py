@@ -6,6 +6,8 @@ from the environment by the one module that sends it (`jquants/client.py`).
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -22,6 +24,9 @@ ANNUAL_DAYS = 245
 """Trading days in a Tokyo year, for annualised features. Sharpe ratios use 252, as the field does."""
 
 PLANS = ("free", "light", "standard", "premium")
+
+PLAN_RECORD = "plan.json"
+"""In the lake: the plan that the key was last found to have. Used while JQUANTS_PLAN is empty."""
 
 
 class SettingError(ValueError):
@@ -87,6 +92,8 @@ class Settings:
     base_url: str = ""
     data_dir: Path = field(default_factory=default_data_dir)
     plan: str = "standard"
+    plan_is_set: bool = True
+    """False: JQUANTS_PLAN is empty and a key is used; `plan` is the one found last, else standard, until asked."""
     start: date = date(2020, 7, 1)
     end: date | None = date(2024, 6, 28)
     """Last date to build; None means up to today (Tokyo)."""
@@ -125,7 +132,11 @@ class Settings:
             seed=_int(env, "ATFT_SIM_SEED", MarketSize.seed),
             plant=env.get("ATFT_SIM_PLANT", MarketSize.plant),
         )
-        plan = env.get("JQUANTS_PLAN", "") or "standard"
+        data_dir = env.get("ATFT_DATA_DIR", "")
+        root = Path(data_dir).resolve() if data_dir else default_data_dir()
+        named = env.get("JQUANTS_PLAN", "")
+        plan_is_set = bool(named) or market == "simulated"
+        plan = named or ("standard" if plan_is_set else _recorded_plan(root / market / PLAN_RECORD))
         if plan not in PLANS:
             raise SettingError(f"JQUANTS_PLAN is {plan!r}; use one of {', '.join(PLANS)}")
         if market == "simulated":
@@ -137,12 +148,12 @@ class Settings:
         if end is not None and start >= end:
             raise SettingError(f"the first date {start} is not before the last date {end}")
         limit = _int(env, "JQUANTS_REQUESTS_PER_MINUTE", 0)
-        data_dir = env.get("ATFT_DATA_DIR", "")
         return cls(
             market=market,
             base_url=env.get("JQUANTS_BASE_URL", ""),
-            data_dir=Path(data_dir).resolve() if data_dir else default_data_dir(),
+            data_dir=root,
             plan=plan,
+            plan_is_set=plan_is_set,
             start=start,
             end=end,
             requests_per_minute=limit or None,
@@ -151,6 +162,20 @@ class Settings:
             training_preset=env.get("ATFT_TRAINING_PRESET", "demo" if market == "simulated" else "small"),
             contract=env.get("ATFT_CONTRACT", ""),
         )
+
+
+@functools.cache
+def _recorded_plan(path: Path) -> str:
+    """The plan found last. Read once per process: what is loaded must not change while it runs."""
+    if not path.is_file():
+        return "standard"
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))["plan"]
+    except (ValueError, KeyError, TypeError):
+        plan = None
+    if plan not in PLANS:
+        raise SettingError(f"{path} does not name a plan; remove it, or set JQUANTS_PLAN")
+    return str(plan)
 
 
 def _int(env: Mapping[str, str], name: str, default: int) -> int:

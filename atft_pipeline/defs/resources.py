@@ -1,7 +1,7 @@
 """What an asset needs from outside: the settings, and a connection to J-Quants or to the simulated exchange."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from pydantic import PrivateAttr
 
 from atft_pipeline.exchange.process import ensure_market, running_exchange
 from atft_pipeline.jquants.client import Client, connect
-from atft_pipeline.settings import Settings
+from atft_pipeline.jquants.plans import settled_plan
+from atft_pipeline.settings import PLAN_RECORD, Settings
 
 SIMULATED_REQUESTS_PER_MINUTE = 120_000
 """The loopback exchange has no quota worth waiting for; the plan's real limit applies to the real service."""
@@ -24,6 +25,8 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
     overrides: dict[str, str] = {}  # noqa: RUF012  (a pydantic field)
     _exit: ExitStack = PrivateAttr()
     _client: Client | None = PrivateAttr(default=None)
+    _run: str = PrivateAttr(default="")
+    _tell: Callable[[str], None] = PrivateAttr(default=print)
 
     @property
     def settings(self) -> Settings:
@@ -49,6 +52,8 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
         with ExitStack() as stack:
             self._exit = stack
             self._client = None
+            self._run = context.run_id or ""
+            self._tell = context.log.info if context.log else print
             yield self
 
     def client(self) -> Client:
@@ -58,7 +63,6 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         if self._client is None:
             settings = self.settings
-            limits = settings.lake / "requests.json"
             if settings.market == "simulated":
                 market = ensure_market(settings.size, settings.market_dir)
                 limit = settings.requests_per_minute or SIMULATED_REQUESTS_PER_MINUTE
@@ -74,8 +78,18 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
                     today=settings.size.end,
                 )
             else:
-                # The key is read from the environment there, never from `overrides`, which the UI shows.
-                self._client = connect(
-                    settings.base_url, "", settings.plan, settings.requests_per_minute, limits_file=limits
-                )
+                plan = settings.plan if settings.plan_is_set else self._probed_plan(settings)
+                self._client = self._connected(settings, plan)
         return self._client
+
+    def _probed_plan(self, settings: Settings) -> str:
+        """The plan that the service says the key has; raises `SettingError` when it lacks tables that are loaded."""
+        asking = self._connected(settings, settings.plan)
+        record = settings.lake / PLAN_RECORD
+        return settled_plan(asking, record, settings.plan, self._run, asking.today, self._tell).name
+
+    @staticmethod
+    def _connected(settings: Settings, plan: str) -> Client:
+        # The key is read from the environment there, never from `overrides`, which the UI shows.
+        limits = settings.lake / "requests.json"
+        return connect(settings.base_url, "", plan, settings.requests_per_minute, limits_file=limits)

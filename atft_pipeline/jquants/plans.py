@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atft_pipeline.jquants.errors import ExchangeError
+from atft_pipeline.lake.store import read_json, write_json
 from atft_pipeline.settings import PLANS, SettingError
 
 if TYPE_CHECKING:
     from jquantsapi import ClientV2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,31 @@ def get_plan(name: str) -> Plan:
     if name not in _BY_NAME:
         raise SettingError(f"JQUANTS_PLAN is {name!r}; use one of {', '.join(PLANS)}")
     return _BY_NAME[name]
+
+
+def settled_plan(
+    client: ClientV2, record: Path, loaded: str, run: str, today: date, tell: Callable[[str], None] = log.info
+) -> Plan:
+    """The key's plan, asked of the service once per run and recorded at `record`.
+
+    `loaded`: the plan whose tables this process has loaded. Raises `SettingError` when the key's plan gives fewer: the
+    record then makes the next start load what the plan has. A larger plan goes on with what is loaded, and says so.
+    """
+    known = read_json(record) if record.exists() else {}
+    if run and known.get("run") == run:
+        plan = get_plan(known["plan"])
+    else:
+        plan = probe_plan(client, today)
+        write_json(record, {"plan": plan.name, "found": today.isoformat(), "run": run})
+        tell(f"the key's plan is {plan.name} (JQUANTS_PLAN is empty, so the service was asked)")
+    if not plan.includes(loaded):
+        raise SettingError(
+            f"the key's plan is {plan.name}, but the tables of plan {loaded} are loaded: set JQUANTS_PLAN={plan.name}, "
+            "or leave it empty and start again (reload the code location): the plan is recorded now"
+        )
+    if plan.name != loaded:
+        tell(f"plan {plan.name} has more tables than the loaded plan {loaded}: reload the code location to use them")
+    return plan
 
 
 def probe_plan(client: ClientV2, today: date) -> Plan:

@@ -14,7 +14,8 @@ import pytest
 
 from atft_pipeline.jquants.client import Client, Patience, connect
 from atft_pipeline.jquants.errors import ExchangeError
-from atft_pipeline.jquants.plans import FREE, LIGHT, PREMIUM, STANDARD, probe_plan
+from atft_pipeline.jquants.plans import FREE, LIGHT, PREMIUM, STANDARD, probe_plan, settled_plan
+from atft_pipeline.settings import PLAN_RECORD, SettingError, Settings, _recorded_plan
 from atft_pipeline_tests.jquants.conftest import Clock
 from atft_pipeline_tests.jquants.scripted import API_KEY, CODES, Reply, ScriptedExchange, message
 
@@ -246,6 +247,41 @@ def test_a_wrong_key_is_not_taken_for_a_plan(client: Client, exchange: ScriptedE
     exchange.script = lambda *_: message("The incoming token is invalid or expired.", 403)
     with pytest.raises(ExchangeError, match="JQUANTS_API_KEY"):
         probe_plan(client, date(2024, 6, 28))
+
+
+def _on_plan(exchange: ScriptedExchange, *refused: str) -> None:
+    exchange.script = lambda path, *_: (
+        message("not on your plan", 403) if path in refused else Reply(body=b'{"data": []}')
+    )
+
+
+def test_the_plan_is_asked_once_a_run_and_recorded(client: Client, exchange: ScriptedExchange, tmp_path: Path) -> None:
+    said: list[str] = []
+    record = tmp_path / "jquants" / PLAN_RECORD
+    environment = {"JQUANTS_API_KEY": "k", "ATFT_DATA_DIR": str(tmp_path)}
+    assert (Settings.from_env(environment).plan, Settings.from_env(environment).plan_is_set) == ("standard", False)
+    _on_plan(exchange, "/fins/details", "/indices/bars/daily")
+    with pytest.raises(SettingError, match="plan is light, but the tables of plan standard are loaded: set JQUANTS_PL"):
+        settled_plan(client, record, "standard", "run 1", date(2024, 6, 28), said.append)
+    _recorded_plan.cache_clear()  # a new process
+    assert Settings.from_env(environment).plan == "light"
+    assert settled_plan(client, record, "light", "run 2", date(2024, 6, 28), said.append) is LIGHT
+    exchange.forget()
+    assert settled_plan(client, record, "light", "run 2", date(2024, 6, 28), said.append) is LIGHT
+    assert exchange.log == []
+    _on_plan(exchange)
+    assert settled_plan(client, record, "light", "run 3", date(2024, 6, 28), said.append) is PREMIUM
+    assert "plan premium has more tables than the loaded plan light" in said[-1]
+    assert Settings.from_env(environment).plan == "light"  # what is loaded does not change while it runs
+    assert Settings.from_env(environment | {"JQUANTS_PLAN": "free"}).plan_is_set
+    _recorded_plan.cache_clear()
+
+
+def test_a_broken_record_of_the_plan_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "jquants").mkdir()
+    (tmp_path / "jquants" / PLAN_RECORD).write_text('{"plan": "gold"}')
+    with pytest.raises(SettingError, match="plan.json does not name a plan; remove it, or set JQUANTS_PLAN"):
+        Settings.from_env({"JQUANTS_API_KEY": "k", "ATFT_DATA_DIR": str(tmp_path)})
 
 
 def test_plan_windows_and_tiers() -> None:
