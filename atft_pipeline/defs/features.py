@@ -4,6 +4,7 @@ import dagster as dg
 
 from atft_pipeline.defs.checks import column_schema, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
+from atft_pipeline.defs.raw import CONTENTS_KEY
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.features import catalog
 from atft_pipeline.features.group import Group
@@ -16,7 +17,7 @@ PANEL_KEY = dg.AssetKey("market_panel")
 
 @dg.asset(
     key=PANEL_KEY,
-    deps=[dg.AssetKey(["raw", table]) for table in PANEL_TABLES],
+    deps=[CONTENTS_KEY, *(dg.AssetKey(["raw", table]) for table in PANEL_TABLES)],
     group_name="panel",
     kinds={"numpy"},
     backfill_policy=ONE_RUN,
@@ -46,7 +47,7 @@ def feature_asset(group: Group) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=["features", group.name],
-        deps=[PANEL_KEY, *(dg.AssetKey(["raw", table]) for table in events)],
+        deps=[PANEL_KEY, *([CONTENTS_KEY] if events else []), *(dg.AssetKey(["raw", table]) for table in events)],
         group_name="features",
         kinds={"numpy", "parquet"},
         backfill_policy=ONE_RUN,

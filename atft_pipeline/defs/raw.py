@@ -8,6 +8,7 @@ import dagster as dg
 from atft_pipeline.defs.checks import column_schema
 from atft_pipeline.defs.partitions import MONTHS, ONE_RUN, month_of
 from atft_pipeline.defs.resources import Pipeline
+from atft_pipeline.jquants.contents import table_contents, version
 from atft_pipeline.jquants.fetch import ingest_calendar
 from atft_pipeline.jquants.ingest import ingest_table
 from atft_pipeline.jquants.months import MonthReport
@@ -19,6 +20,9 @@ from atft_pipeline.settings import Settings
 
 CALENDAR_AHEAD = timedelta(days=120)
 """Days of calendar asked for beyond the last date: distances to month ends, SQ days and next sessions need them."""
+
+
+CONTENTS_KEY = dg.AssetKey(["raw", "contents"])
 
 
 class IngestConfig(dg.Config):
@@ -56,7 +60,12 @@ def raw_calendar(pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResu
         refetch=config.refetch,
     )
     return dg.MaterializeResult(
-        metadata={"dagster/row_count": report.rows, "requests": report.requests, "reused": report.reused}
+        metadata={
+            "dagster/row_count": report.rows,
+            "covers": report.covers,
+            "requests": report.requests,
+            "reused": report.reused,
+        }
     )
 
 
@@ -117,3 +126,31 @@ RAW_ASSETS: list[dg.AssetsDefinition] = [
     raw_calendar,
     *(raw_table(table) for table in PLAN_TABLES if table is not CALENDAR),
 ]
+
+
+@dg.asset(
+    key=CONTENTS_KEY,
+    deps=[asset.key for asset in RAW_ASSETS],
+    group_name="raw",
+    kinds={"jquants"},
+    backfill_policy=ONE_RUN,
+)
+def raw_contents(pipeline: Pipeline) -> dg.MaterializeResult:
+    """What the raw tables hold: months, rows, dates and a hash of the facts of each table.
+
+    Its data version changes exactly when a stored fact does. Everything downstream depends on it, as Dagster holds no
+    unpartitioned asset against the single months of a partitioned one.
+    """
+    contents = [table_contents(pipeline.lake, table) for table in PLAN_TABLES]
+    rows = [f"| {c.table} | {c.months} | {c.rows:,} | {c.first} | {c.last} | {c.facts[:12]} |" for c in contents]
+    head = ["| table | months | rows | first | last | facts |", "|---|---|---|---|---|---|"]
+    return dg.MaterializeResult(
+        metadata={
+            "tables": dg.MetadataValue.md("\n".join(head + rows)),
+            "dagster/row_count": sum(item.rows for item in contents),
+        },
+        data_version=dg.DataVersion(version(contents)[:16]),
+    )
+
+
+RAW_ASSETS.append(raw_contents)

@@ -52,7 +52,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
         with ExitStack() as stack:
             self._exit = stack
             self._client = None
-            self._run = context.run_id or ""
+            self._run = context.run.run_id if context.run else ""
             self._tell = context.log.info if context.log else print
             yield self
 

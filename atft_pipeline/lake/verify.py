@@ -369,7 +369,9 @@ PLACES: tuple[tuple[str, Check], ...] = (
     (r"revisions/.+\.jsonl", _lines),
     (r"market/.+\.parquet", _plain_parquet),
     (r"market/.+\.json", _json),
+    (r"plan\.json", _json),
     (r"requests\.json", _json),
+    (r"requests\.json\.[0-9-]+", _nothing),
     (r"warehouse\.duckdb", _text),
     (r"(.*/)?\.?[a-z.]+\.(lock|generating)", _nothing),
 )
