@@ -135,7 +135,8 @@ class Month:
         source = source_of(self.client, self.table, covered)
         if route_of(self.table).restated:
             source["facts_hash"] = facts_hash(self.table, frame)
-        return source | ({"window": f"{self.client.plan.name} {floor}"} if floor else {})
+        cut = floor is not None or covered.is_outside
+        return source | ({"window": f"{self.client.plan.name} {floor or ''}".strip()} if cut else {})
 
     def _report(
         self,

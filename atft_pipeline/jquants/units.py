@@ -83,6 +83,7 @@ class Coverage:
     """What a stored file says it covers; `last` before `first`: the month lies outside the plan's dates.
 
     `floor`: the plan's first date when it cut the month short; nothing older can be asked for on that plan.
+    `other_plan`: another plan cut the month short, so this one may show more.
     """
 
     first: date
@@ -90,6 +91,7 @@ class Coverage:
     as_of: date
     complete: bool
     floor: date | None = None
+    other_plan: bool = False
 
     @property
     def is_outside(self) -> bool:
@@ -108,8 +110,9 @@ def stored_coverage(path: Path, origin: str, plan: str = "") -> Coverage | None:
         return None
     first, last, as_of = (date.fromisoformat(source[name]) for name in ("from", "to", "as_of"))
     window_plan, _, window_first = source.get("window", "").partition(" ")
-    floor = date.fromisoformat(window_first) if window_first and window_plan == plan else None
-    return Coverage(first, last, as_of, source["complete"] == "true", floor)
+    other_plan = bool(plan and window_plan) and window_plan != plan
+    floor = date.fromisoformat(window_first) if window_first and not other_plan else None
+    return Coverage(first, last, as_of, source["complete"] == "true", floor, other_plan)
 
 
 def month_span(lake: Path, month: str, last_date: date) -> Span:
@@ -148,6 +151,8 @@ def clamp(span: Span, window: tuple[date, date | None] | None) -> Span | None:
 
 def is_current(stored: Coverage, span: Span) -> bool:
     """Whether the stored month needs no request: it covers the span, and nothing newer can be asked or expected."""
+    if stored.other_plan:
+        return False
     if stored.floor is not None and stored.floor > span.month_end:
         return True
     if stored.is_outside:

@@ -212,6 +212,8 @@ class Bulk:
 
     today: date = LAST
     modified: dict[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+    """Months ("YYYYMM") whose files are not listed."""
 
     def listed(self, endpoint: str, edit: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
         return [
@@ -221,6 +223,7 @@ class Bulk:
                 "Size": len(self._file(endpoint, first, last, edit)),
             }
             for key, first, last in self._keys(endpoint)
+            if f"{first:%Y%m}" not in self.hidden
         ]
 
     def content(self, key: str, edit: Callable[[str, list[Row]], list[Row]]) -> bytes:

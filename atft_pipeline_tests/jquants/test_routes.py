@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from atft_pipeline.jquants.checks.judge import judge_table
+from atft_pipeline.jquants.checks.publication import TOKYO
 from atft_pipeline.jquants.client import Client, connect
 from atft_pipeline.jquants.errors import ExchangeError, IncompleteError, SchemaError
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
@@ -34,8 +36,20 @@ from atft_pipeline.jquants.tables import (
 )
 from atft_pipeline.jquants.tables_trading import SHORT_RATIO
 from atft_pipeline.lake.store import read_record, read_table
-from atft_pipeline_tests.jquants.scripted import API_KEY, CODES, DAILY, FIRST, LAST, Bulk, Reply, Row, ScriptedExchange
+from atft_pipeline_tests.jquants.scripted import (
+    API_KEY,
+    CODES,
+    DAILY,
+    FIRST,
+    LAST,
+    Bulk,
+    Reply,
+    Row,
+    ScriptedExchange,
+    message,
+)
 
+JUDGED = datetime(2024, 8, 1, 20, tzinfo=TOKYO)
 MONTHS = ["2024-04", "2024-05", "2024-06", "2024-07"]
 SERVED = [table for table in TABLES.values() if table is not CALENDAR and table.path in DAILY]
 
@@ -321,7 +335,7 @@ def test_a_file_that_is_a_day_behind_is_completed_by_date(
 
 
 KILLED = """
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from atft_pipeline.jquants import ingest, tables
 from atft_pipeline.jquants.client import connect
@@ -372,3 +386,52 @@ def test_a_bulk_file_is_asked_for_without_the_key(
 ) -> None:
     _ingest(connect(exchange.base_url, API_KEY, "standard", 100_000), lake, MASTER)
     assert (exchange.keys_seen, exchange.keys_of_files) == ({API_KEY}, {""})
+
+
+OUTSIDE = "Your subscription covers the following dates: 2024-05-15 ~ . If you want more data, please check other plans"
+
+
+def _window_from_15_may(path: str, params: dict[str, str], number: int) -> Reply | None:
+    asked = [params[name] for name in ("date", "from") if name in params]
+    return message(OUTSIDE, 400) if asked and min(asked) < "2024-05-15" else None
+
+
+@pytest.mark.parametrize("table", [MASTER, FIN_SUMMARY, TOPIX, INVESTOR_TYPES, SHORT_RATIO], ids=lambda t: t.name)
+@pytest.mark.parametrize("has_bulk", [False, True], ids=["by API", "bulk listed"])
+def test_dates_outside_the_window_are_left_out_and_not_asked_for_again(
+    client: Client, lake: Path, exchange: ScriptedExchange, table: Table, has_bulk: bool
+) -> None:
+    exchange.bulk = Bulk() if has_bulk else None
+    if exchange.bulk:  # months that the plan does not show have no file
+        exchange.bulk.hidden = ("202404", "202405")
+    exchange.script = _window_from_15_may
+    outside, edge, inside, _ = _ingest(client, lake, table)
+    assert (outside.outside, outside.complete, outside.rows) == (True, False, 0)
+    assert edge.covers == "2024-05-15 to 2024-05-31" and edge.complete and inside.covers.startswith("2024-06-01")
+    newer = connect(exchange.base_url, API_KEY, client.plan.name, 100_000)  # it has not heard of the window
+    exchange.forget()
+    assert all(report.reused for report in list(ingest_table(newer, lake, table, MONTHS[:3], last_date=LAST)))
+    assert exchange.log == []
+    judged = {check: verdict for check, verdict in judge_table(lake, table, MONTHS, now=JUDGED, end=LAST).items()}
+    assert judged["complete"].passed, judged["complete"].message
+
+
+def test_a_larger_plan_asks_again_for_what_was_outside(client: Client, lake: Path, exchange: ScriptedExchange) -> None:
+    exchange.script = _window_from_15_may
+    smaller = connect(exchange.base_url, API_KEY, "light", 100_000, origin=client.origin)
+    assert _ingest(smaller, lake, TOPIX)[0].outside
+    exchange.script = lambda *_: None
+    larger = connect(exchange.base_url, API_KEY, "premium", 100_000, origin=client.origin)
+    assert [report.days for report in _ingest(larger, lake, TOPIX)][:2] == [20, 23]
+
+
+def test_stored_rows_stay_when_the_window_has_moved_past_them(
+    client: Client, lake: Path, exchange: ScriptedExchange
+) -> None:
+    _ingest(client, lake, MASTER, last_date=date(2024, 5, 2))
+    held = read_table(lake / partition_path(MASTER, "2024-04"))
+    exchange.script = _window_from_15_may
+    _ingest(client, lake, MASTER)
+    assert read_table(lake / partition_path(MASTER, "2024-04")).equals(held)
+    days = read_table(lake / partition_path(MASTER, "2024-05"))["Date"].unique().sort().to_list()
+    assert days[:3] == [date(2024, 5, 1), date(2024, 5, 2), date(2024, 5, 15)]

@@ -48,11 +48,16 @@ class Part(Protocol):
 
 
 def scan(lake: Path, table: Table, months: Sequence[str], parts: Sequence[Part]) -> dict[str, Verdict]:
-    """Give every stored month to every part. `months` are "YYYY-MM", ignored for the calendar; all must be stored."""
+    """Give every stored month to every part. `months` are "YYYY-MM", ignored for the calendar; all must be stored.
+
+    Months that lie outside the plan's dates are left out: nothing can be missing there.
+    """
     wanted = tuple(dict.fromkeys(column for part in parts for column in part.columns))
-    for month in [""] if table is CALENDAR else sorted(months):
-        path = lake / partition_path(table, month)
-        record = read_record(path)
+    names = [""] if table is CALENDAR else sorted(months)
+    records = {month: read_record(lake / partition_path(table, month)) for month in names}
+    inside = [month for month, record in records.items() if record.source["from"] <= record.source["to"]]
+    for month in inside or names[-1:]:
+        path, record = lake / partition_path(table, month), records[month]
         present = [column for column in wanted if column in record.columns]
         rows = read_table(path, columns=present) if present else pl.DataFrame()
         for part in parts:
