@@ -26,7 +26,7 @@ WARM_UP_ROWS = 260
 
 NULL_BUDGET: Mapping[str, float] = {
     "meta": 0.97, "px": 0.97, "ret": 0.97, "vol": 0.97, "ta": 0.97, "liq": 0.97, "evt": 0.97, "cal": 1.0, "xs": 0.95,
-    "mkt": 1.0, "mb": 0.95, "idx": 1.0, "sec": 0.98, "flow": 0.98, "fs": 0.85, "gr": 0.90,
+    "mkt": 1.0, "mb": 0.95, "idx": 1.0, "sec": 0.98, "flow": 0.98, "fs": 0.85, "ev": 0.97, "gr": 0.90,
 }  # fmt: skip
 """Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe."""
 
@@ -58,6 +58,8 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"^meta_sector33_id$", -1.0, 34.0),
     (r"^meta_sector17_id$", -1.0, 18.0),
     (r"staleness_td$|_td_since$", 0.0, np.inf),
+    (r"^ev_td_since_earn$", 0.0, 250.0),
+    (r"^ev_td_to_exp_earn$", -20.0, 120.0),
 )
 """(names, smallest, largest) that a known value may take."""
 

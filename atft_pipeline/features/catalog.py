@@ -18,6 +18,7 @@ from pathlib import Path
 from atft_pipeline.features import (
     breadth,
     calendar,
+    earnings,
     events,
     exposure,
     flow,
@@ -52,6 +53,7 @@ GROUPS: tuple[Group, ...] = (
     sector.GROUP,
     flow.GROUP,
     statements.GROUP,
+    earnings.GROUP,
     neighbours.GROUP,
 )
 """Feature groups in contract order."""

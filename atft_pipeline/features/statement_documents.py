@@ -66,6 +66,7 @@ def read_documents(fin_summary: pl.DataFrame, available: Sequence[object] | NDAr
     return ordered.select(
         pl.col("Code").alias("code"),
         "available",
+        pl.col("DiscDate").alias("disclosed"),
         pl.col("seq").cast(pl.Int64),
         *_streams(),
         *_periods(),

@@ -25,8 +25,8 @@ COUNTS = {
 }  # fmt: skip
 LANDED = ("N", *(group.name for group in catalog.GROUPS))
 CHEAPEST_PLAN = {
-    "free": ("N", "meta", "px", "ret", "vol", "ta", "liq", "evt", "cal", "xs", "fs", "ev"),
-    "light": ("mkt", "mb", "sec", "flow", "gr"),
+    "free": ("N", "meta", "px", "ret", "vol", "ta", "liq", "evt", "cal", "xs", "fs"),
+    "light": ("mkt", "mb", "sec", "flow", "ev", "gr"),
     "standard": ("idx", "wm", "dm", "ss", "opt"),
     "premium": ("bd", "ses", "div", "fut", "bs"),
 }

@@ -1,4 +1,4 @@
-"""No column of mkt, sec, flow or fs sees the future: cut or poison everything later, and no earlier bit moves.
+"""No column of mkt, sec, flow, fs or ev sees the future: cut or poison everything later, and no earlier bit moves.
 
 The planted leaks show that the same comparison fires.
 """
@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from atft_pipeline.features import flow, market, sector, statements
+from atft_pipeline.features import earnings, flow, market, sector, statements
 from atft_pipeline.features.group import Group, Inputs, compute_group
 from atft_pipeline.panel.panel import build_panel
 from atft_pipeline_tests.leak.invariance import Built, SeesTheFuture, assert_prefix_equal
@@ -36,7 +36,7 @@ CODES = [f"{10000 + 10 * i}" for i in range(26)]
 NEWCOMER, LEAVER = "20000", CODES[5]
 CUT_ROWS = (150, 262)
 """Two cuts: with the long windows still empty, and with all of them filled."""
-GROUPS = {group.name: group for group in (market.GROUP, sector.GROUP, flow.GROUP, statements.GROUP)}
+GROUPS = {group.name: group for group in (market.GROUP, sector.GROUP, flow.GROUP, statements.GROUP, earnings.GROUP)}
 DATE_OF = {
     "master": "Date",
     "bars_daily": "Date",
@@ -147,7 +147,7 @@ def test_every_column_has_known_values_before_the_last_cut(tables: Tables) -> No
     needs_twenty_sectors = {"sec33_rank_ret_5d", "sec33_rank_ret_20d"}
     needs_twelve_sectors = {"sec17_rank_ret_20d"}
     assert set(built) - known == needs_twenty_sectors | needs_twelve_sectors
-    assert len(built) == 92
+    assert len(built) == 98
 
 
 def test_order_of_the_delivered_rows_changes_nothing(tables: Tables) -> None:
