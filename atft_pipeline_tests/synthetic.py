@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from atft_pipeline.jquants.tables import TABLES
 from atft_pipeline.panel.ids import SECTOR33_CODES
 from atft_pipeline.panel.panel import Panel, build_panel
+from atft_pipeline_tests.synthetic_trading import trading_tables
 
 START = date(2022, 1, 4)
 _CLOSED = (
@@ -38,6 +39,11 @@ class Frames:
     indices: pl.DataFrame
     investor_types: pl.DataFrame
     fin_summary: pl.DataFrame
+    margin_interest: pl.DataFrame
+    margin_alert: pl.DataFrame
+    short_ratio: pl.DataFrame
+    short_sale_report: pl.DataFrame
+    breakdown: pl.DataFrame
 
     @property
     def dates(self) -> list[date]:
@@ -59,6 +65,11 @@ class Frames:
             "indices": "Date",
             "investor_types": "PubDate",
             "fin_summary": "DiscDate",
+            "margin_interest": "Date",
+            "margin_alert": "PubDate",
+            "short_ratio": "Date",
+            "short_sale_report": "DiscDate",
+            "breakdown": "Date",
         }
         return replace(self, **{name: getattr(self, name).filter(pl.col(key) <= last) for name, key in day.items()})
 
@@ -93,6 +104,7 @@ def market(codes: int = 130, days: int = 330, seed: int = 1) -> Frames:
         _indices(np.random.default_rng([seed, 1]), dates),
         _investor_types(rng, dates),
         _fin_summary(rng, names, dates),
+        **trading_tables(names, dates, listed, listed & ~np.isnan(quotes["Vo"])),
     )
 
 
@@ -119,6 +131,12 @@ def one_code_panel(days: Sequence[date], close: Sequence[float | None], **quotes
 
 def trading_days(calendar: pl.DataFrame) -> list[date]:
     return calendar.filter(pl.col("HolDiv").is_in(["1", "2"]))["Date"].to_list()
+
+
+def session_before(day: date, sessions: int) -> date:
+    """The trading day of the synthetic calendar that lies `sessions` before `day`, itself a trading day."""
+    days = trading_days(calendar_frame(START - timedelta(days=60), day))
+    return days[days.index(day) - sessions]
 
 
 def _quotes(rng: np.random.Generator, days: int, codes: int) -> dict[str, NDArray[np.float64]]:

@@ -26,14 +26,19 @@ WARM_UP_ROWS = 260
 
 NULL_BUDGET: Mapping[str, float] = {
     "meta": 0.97, "px": 0.97, "ret": 0.97, "vol": 0.97, "ta": 0.97, "liq": 0.97, "evt": 0.97, "cal": 1.0, "xs": 0.95,
-    "mkt": 1.0, "mb": 0.95, "idx": 1.0, "sec": 0.98, "flow": 0.98, "fs": 0.85, "ev": 0.97, "gr": 0.90,
+    "mkt": 1.0, "mb": 0.95, "idx": 1.0, "sec": 0.98, "flow": 0.98, "wm": 0.85, "dm": 0.01, "ss": 0.97, "fs": 0.85,
+    "ev": 0.97, "gr": 0.90, "bd": 0.97,
 }  # fmt: skip
 """Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe."""
 
 COLUMN_FLOOR = 0.3
 """Smallest coverage of any one column, so that a broken one cannot hide behind its group's median."""
-SPARSE = frozenset({"meta_listing_age_td"})
-"""Null by design for most stocks: the listing day lies before our history."""
+_LISTED_BALANCES = (
+    "dm_long_to_adv20 dm_short_to_adv20 dm_net_to_adv20 dm_short_long_log dm_imbalance dm_long_chg_1d dm_short_chg_1d "
+    "dm_net_chg_5d dm_long_to_listed dm_short_to_listed"
+)
+SPARSE = frozenset({"meta_listing_age_td", *_LISTED_BALANCES.split()})
+"""Null by design for most stocks: the listing day lies before our history; few names have daily margin balances."""
 
 SECTOR_MEMBERS = 8
 """Traded members that a sector needs before nulls of its aggregates count: they ask for five others over a window,
@@ -47,6 +52,11 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"_rsi_", 0.0, 100.0),
     (r"^sec(33|17)_(rank|pct)_|^flow_\w+_share$|_breadth_|_adv_ratio", 0.0, 1.0),
     (r"^flow_\w+_net_(ratio|sum4)$", -1.0, 1.0),
+    (r"^(wm|dm)_imbalance$", -1.0, 1.0),
+    (r"^wm_std_share_|^ss_(sec_ratio|sec_restricted_share|mkt_ratio)$|^ssp_hhi$|^bd_\w+_share$", 0.0, 1.0),
+    (r"^ssp_(ratio_sum|top_ratio|reporter_cnt|days_to_cover)$|^dm_spell_td$", 0.0, np.inf),
+    (r"^dm_reg_level$", 0.0, 7.0),
+    (r"^bd_(margin_long_net|margin_short_net|cash_net)$", -1.0, 1.0),
     (r"^xs_(rank|pct)", 0.0, 1.0),
     (r"^brd_(gt_sma|avg_corr)_|^idx_sector_gt_|^gr_(clustering$|peer_corr_)", 0.0, 1.0),
     (r"^mb_corr_|^brd_high_low_", -1.0, 1.0),
@@ -103,6 +113,12 @@ IDENTITIES = (
         "gr_rel_peer_ret_5d = ret_5d - gr_peer_ret_5d",
         ("ret_5d", "gr_peer_ret_5d", "gr_rel_peer_ret_5d"),
         lambda own, peers, rel: own - peers - rel,
+        1e-4,
+    ),
+    Identity(
+        "bd_cash_net + bd_margin_long_net - bd_margin_short_net = bd_inst_short_share",
+        ("bd_cash_net", "bd_margin_long_net", "bd_margin_short_net", "bd_inst_short_share"),
+        lambda cash, long_net, short_net, shorted: cash + long_net - short_net - shorted,
         1e-4,
     ),
 )

@@ -17,12 +17,15 @@ from pathlib import Path
 
 from atft_pipeline.features import (
     breadth,
+    breakdown,
     calendar,
     earnings,
     events,
     exposure,
     flow,
     liquidity,
+    margin,
+    margin_alerts,
     market,
     meta,
     neighbours,
@@ -30,6 +33,7 @@ from atft_pipeline.features import (
     ranks,
     returns,
     sector,
+    short_selling,
     statements,
     technical,
     volatility,
@@ -52,9 +56,13 @@ GROUPS: tuple[Group, ...] = (
     breadth.GROUP,
     sector.GROUP,
     flow.GROUP,
+    margin.GROUP,
+    margin_alerts.GROUP,
+    short_selling.GROUP,
     statements.GROUP,
     earnings.GROUP,
     neighbours.GROUP,
+    breakdown.GROUP,
 )
 """Feature groups in contract order."""
 

@@ -187,7 +187,7 @@ def derive_events(documents: pl.DataFrame) -> pl.DataFrame:
     values = {**_result_values(actuals), **_outlook_values(documents, now, actuals)}
     frame = pl.DataFrame({name: np.asarray(value) for name, value in values.items()})
     keys = documents.select("code", "available", "company")
-    return pl.concat([keys, _last_known(documents), frame], how="horizontal")
+    return pl.concat([keys, last_known(documents), frame], how="horizontal")
 
 
 def _result_values(a: Actuals) -> dict[str, Array]:
@@ -256,7 +256,7 @@ def _newest_full_year(documents: pl.DataFrame) -> Ints:
     return newest.to_series().to_numpy().astype(np.int64)
 
 
-def _last_known(documents: pl.DataFrame) -> pl.DataFrame:
+def last_known(documents: pl.DataFrame) -> pl.DataFrame:
     """When the last result became usable, and the newest period's share count in the units of the first panel day."""
     counted = pl.when(pl.col("is_actual") & pl.col("shares").is_not_null()).then(pl.col("period_end"))
     state = documents.select(

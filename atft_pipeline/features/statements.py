@@ -13,13 +13,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atft_pipeline.features.companies import panel_documents
 from atft_pipeline.features.group import Column, Group, Inputs
-from atft_pipeline.features.statement_documents import read_documents
 from atft_pipeline.features.statement_events import Forecasts, derive_events
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import AsOf, as_of
-from atft_pipeline.panel.availability import by_disclosure_time
-from atft_pipeline.panel.operators import Array, divide, log, ts_mean, ts_sum
+from atft_pipeline.panel.operators import Array, divide, log, ts_sum
 from atft_pipeline.panel.panel import Panel
 
 STALE_AFTER = 160
@@ -67,7 +66,7 @@ class Known:
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel = inputs.panel
-    documents = _documents_of(panel, required_table(inputs.tables, "fin_summary"))
+    documents = panel_documents(panel, required_table(inputs.tables, "fin_summary"))
     events = derive_events(documents)
     known = Known(panel, events, as_of(events["available"], events["company"], panel.axes))
     age = known.age("actual_on")
@@ -79,34 +78,6 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield "fs_valid", np.where((staleness <= VALID_WITHIN) & np.isfinite(known.value("sales_ttm")), 1.0, 0.0)
 
 
-def _documents_of(panel: Panel, fin_summary: pl.DataFrame) -> pl.DataFrame:
-    """Documents of the panel's companies, with the split index on their own day and at their period's end."""
-    axes = panel.axes
-    listed = fin_summary.filter(pl.col("Code").is_in(axes.codes.tolist()))
-    available = by_disclosure_time(listed["DiscDate"], listed["DiscTime"], panel.calendar)
-    documents = read_documents(listed, available)
-    company = axes.code_index(documents["code"].to_numpy().astype(axes.codes.dtype))
-    splits = {
-        # the first row on which the document counts, and the last row of the period it reports on
-        "split_available": np.searchsorted(axes.dates, documents["available"].to_numpy().astype("datetime64[D]")),
-        "split_period": np.searchsorted(
-            axes.dates, documents["period_end"].to_numpy().astype("datetime64[D]"), side="right"
-        )
-        - 1,
-    }
-    return documents.with_columns(
-        company=pl.Series(company, dtype=pl.Int64),
-        **{name: pl.Series(_split_index(panel, rows, company)) for name, rows in splits.items()},
-    )
-
-
-def _split_index(panel: Panel, rows: NDArray[np.integer], company: NDArray[np.integer]) -> Array:
-    """The forward-cumulated adjustment factor at (row, company); 1 off the axis, where no price meets it."""
-    inside = (rows >= 0) & (rows < len(panel.axes.dates))
-    values = panel.split[np.where(inside, rows, 0), company]
-    return np.where(inside & np.isfinite(values), values, 1.0)
-
-
 def _values(known: Known, documents: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """Every column but the flags, not yet limited to fresh companies."""
     panel, value = known.panel, known.value
@@ -115,7 +86,7 @@ def _values(known: Known, documents: pl.DataFrame) -> Iterator[tuple[str, Array]
     has_op, has_np, has_dps = (np.isfinite(value(name)) for name in ("f_op", "f_np", "f_dps"))
     for name in STEPPING:
         yield name, value(name)
-    yield "fs_share_turnover_20", divide(ts_mean(panel.v, 20, 10), shares)
+    yield "fs_share_turnover_20", divide(panel.volume_20, shares)
     for name in ("fs_accruals_fy", "fs_fc_op_progress", "fs_fc_op_progress_gap", "fs_fc_op_growth"):
         yield name, value(name)
     yield "fs_fc_rev_op", _recent_revision(known, "rev_op", has_op)

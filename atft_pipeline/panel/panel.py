@@ -129,6 +129,11 @@ class Panel:
         return self._keep("adv", 20, lambda: ts_mean(self.turnover, 20, 10))
 
     @property
+    def volume_20(self) -> Array:
+        """Mean of v over 20 rows (at least 10)."""
+        return self._keep("volume", 20, lambda: ts_mean(self.v, 20, 10))
+
+    @property
     def log_adv_20(self) -> Array:
         """ln(1 + adv20)."""
         return self._keep("log_adv", 20, lambda: np.log1p(self.adv20))

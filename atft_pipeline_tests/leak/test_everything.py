@@ -18,9 +18,10 @@ from atft_pipeline.dataset.labels import label_columns
 from atft_pipeline.features import catalog, prices
 from atft_pipeline.features.group import Column, Group, Inputs, compute_group
 from atft_pipeline.panel.asof import as_of
+from atft_pipeline.panel.availability import next_trading_day
 from atft_pipeline.panel.panel import build_panel
 from atft_pipeline_tests.leak.invariance import SeesTheFuture, assert_prefix_equal
-from atft_pipeline_tests.synthetic import Frames, market
+from atft_pipeline_tests.synthetic import Frames, market, session_before
 
 EARLY, LATE = 180, 300
 GROUPS = catalog.groups("premium")
@@ -31,7 +32,16 @@ DATED = {
     "indices": "Date",
     "investor_types": "PubDate",
     "fin_summary": "DiscDate",
+    "margin_interest": "Date",
+    "margin_alert": "PubDate",
+    "short_ratio": "Date",
+    "short_sale_report": "DiscDate",
+    "breakdown": "Date",
 }
+NEXT_DAY = ("investor_types", "margin_alert", "short_ratio", "short_sale_report", "breakdown")
+"""Tables whose rows the next trading day is the first to know."""
+EVENTS = ("fin_summary", "investor_types", "margin_interest", *NEXT_DAY[1:])
+"""Tables of which half of the later rows never come in the poisoned market."""
 CALENDAR_ONLY = {column.name for group in GROUPS if group.name == "cal" for column in group.columns}
 
 SILENT = ("O", "H", "L", "C", "Vo", "Va")
@@ -65,8 +75,11 @@ def codes_of(frames: Frames, rows: int) -> list[str]:
 
 def known_by(table: str, day: date) -> pl.Expr:
     """Rows of a raw table that row `day` may use."""
-    if table == "investor_types":
-        return pl.col("PubDate") < day
+    if table in NEXT_DAY:
+        return pl.col(DATED[table]) < day
+    if table == "margin_interest":
+        weekly = pl.col("PubDate").is_null() & (pl.col("Date") <= session_before(day, 3))
+        return weekly | (pl.col("PubDate") < day)
     if table == "fin_summary":
         return (pl.col("DiscDate") < day) | ((pl.col("DiscDate") == day) & (pl.col("DiscTime") < "15:00:00"))
     return pl.col(DATED[table]) <= day
@@ -108,7 +121,7 @@ def poisoned(frames: Frames, day: date) -> Frames:
     }
     events = {
         name: changed[name].filter(known_by(name, day) | pl.Series(rng.random(changed[name].height) < 0.5))
-        for name in ("fin_summary", "investor_types")
+        for name in EVENTS
     }
     return replace(frames, **{**changed, **listing, **events})
 
@@ -243,6 +256,26 @@ def flow_from_the_week_itself(inputs: Inputs) -> Values:
     return joined.take(weeks["FrgnBal"].to_numpy())
 
 
+def margin_from_the_next_business_day(inputs: Inputs) -> Values:
+    """A weekly balance is published two business days after its date."""
+    rows, axes = inputs.tables["margin_interest"], inputs.panel.axes
+    stock = axes.code_index(rows["Code"].to_numpy().astype(axes.codes.dtype))
+    return as_of(next_trading_day(rows["Date"], inputs.panel.calendar), stock, axes).take(rows["LongVol"].to_numpy())
+
+
+def position_from_its_calculation(inputs: Inputs) -> Values:
+    rows, axes = inputs.tables["short_sale_report"], inputs.panel.axes
+    stock = axes.code_index(rows["Code"].to_numpy().astype(axes.codes.dtype))
+    joined = as_of(next_trading_day(rows["CalcDate"], inputs.panel.calendar), stock, axes)
+    return joined.take(rows["ShrtPosToSO"].to_numpy())
+
+
+def breakdown_of_the_day_itself(inputs: Inputs) -> Values:
+    rows, axes = inputs.tables["breakdown"], inputs.panel.axes
+    stock = axes.code_index(rows["Code"].to_numpy().astype(axes.codes.dtype))
+    return as_of(rows["Date"], stock, axes).take(rows["LongBuyVa"].to_numpy())
+
+
 LEAKS = (
     next_return,
     centred_mean,
@@ -253,6 +286,9 @@ LEAKS = (
     profit_from_the_period_end,
     profit_whatever_the_hour,
     flow_from_the_week_itself,
+    margin_from_the_next_business_day,
+    position_from_its_calculation,
+    breakdown_of_the_day_itself,
 )
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from atft_pipeline.features import earnings, flow, market, sector, statements
+from atft_pipeline.features import companies, earnings, flow, market, sector, statements
 from atft_pipeline.features.group import Group, Inputs, compute_group
 from atft_pipeline.panel.panel import build_panel
 from atft_pipeline_tests.leak.invariance import Built, SeesTheFuture, assert_prefix_equal
@@ -182,7 +182,7 @@ def test_planted_leak_is_caught(tables: Tables, leak: Leak, change: Callable[[Ta
 
 
 def test_ignoring_the_disclosure_time_is_caught(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statements, "by_disclosure_time", lambda dates, times, calendar: dates.to_numpy())
+    monkeypatch.setattr(companies, "by_disclosure_time", lambda dates, times, calendar: dates.to_numpy())
     rows = CUT_ROWS[1]
     with pytest.raises(SeesTheFuture, match="fs_"):
         assert_prefix_equal(
