@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atft_pipeline.dataset.assemble import audits
@@ -30,6 +31,9 @@ NULL_BUDGET: Mapping[str, float] = {
     "ev": 0.97, "gr": 0.90, "bd": 0.97,
 }  # fmt: skip
 """Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe."""
+
+MIN_YEAR_ROWS = 1_000
+"""Rows after warm-up that a year needs before its coverage is judged by itself."""
 
 COLUMN_FLOOR = 0.3
 """Smallest coverage of any one column, so that a broken one cannot hide behind its group's median."""
@@ -151,7 +155,7 @@ def check_rows_per_date(lake: Path, contract: Contract, axes: Axes, thresholds: 
 
 
 def check_nulls(lake: Path, contract: Contract) -> Verdict:
-    """Each group's coverage after warm-up stays above its budget, and each column's above the floor."""
+    """Coverage after warm-up: each group within its budget, in total and every year, each column above the floor."""
     columns, rows = column_coverage(lake, contract)
     coverage = {group: float(np.median(list(shares.values()))) for group, shares in columns.items()}
     margins = {group: share - NULL_BUDGET[group] for group, share in coverage.items()}
@@ -160,6 +164,11 @@ def check_nulls(lake: Path, contract: Contract) -> Verdict:
     every = {name: share for shares in columns.values() for name, share in shares.items()}
     thin = [name for name, share in every.items() if share < COLUMN_FLOOR and name not in SPARSE]
     short += [f"column {name} {every[name]:.1%} (want {COLUMN_FLOOR:.0%})" for name in thin]
+    short += [
+        f"{group} in {year} {share:.1%} (want {NULL_BUDGET[group]:.0%})"
+        for (group, year), share in yearly_coverage(lake, contract).items()
+        if share < NULL_BUDGET[group] and coverage[group] >= NULL_BUDGET[group]
+    ]
     message = f"{rows:,} rows after warm-up; " + (
         f"coverage below budget: {', '.join(short)}" if short else f"tightest group {worst or 'none'}"
     )
@@ -182,6 +191,43 @@ def column_coverage(lake: Path, contract: Contract) -> tuple[dict[str, dict[str,
             nulls = frame.null_count().row(0, named=True)
             found[group] = {name: 1 - nulls[name] / frame.height for name in names}
     return found, int(ripe.sum())
+
+
+def yearly_coverage(lake: Path, contract: Contract) -> dict[tuple[str, str], float]:
+    """(group, year) -> median share of known values after warm-up, for years with enough such rows to judge."""
+    found: dict[tuple[str, str], float] = {}
+    for path in dataset_years(lake, contract):
+        ripe = _ripe_rows(read_table(path, _mask_columns(contract)))
+        if int(ripe.sum()) < MIN_YEAR_ROWS:
+            continue
+        for group in NULL_BUDGET:
+            names = tuple(c.name for c in contract.group(group))
+            if not names:
+                continue
+            frame = read_table(path, names).filter(ripe)
+            if "sec33_member_cnt" in names:
+                frame = frame.filter(pl.col("sec33_member_cnt") >= SECTOR_MEMBERS)
+            if frame.height:
+                nulls = frame.null_count().row(0)
+                found[group, path.stem] = float(np.median([1 - n / frame.height for n in nulls]))
+    return found
+
+
+def null_shares(lake: Path, contract: Contract) -> tuple[list[str], dict[str, list[float]]]:
+    """Years, and per group the share of nulls in each, over all rows; from the files' footers, no value is read."""
+    paths = dataset_years(lake, contract)
+    shares: dict[str, list[float]] = {group: [] for group in contract.groups}
+    for path in paths:
+        footer = pq.read_metadata(path)
+        nulls = dict.fromkeys(contract.names, 0)
+        for i in range(footer.num_row_groups):
+            for j in range(footer.num_columns):
+                chunk = footer.row_group(i).column(j)
+                nulls[chunk.path_in_schema] += chunk.statistics.null_count if chunk.statistics else 0
+        for group in shares:
+            own = [nulls[c.name] for c in contract.group(group)]
+            shares[group].append(sum(own) / max(len(own) * footer.num_rows, 1))
+    return [path.stem for path in paths], shares
 
 
 def check_dead_columns(lake: Path, contract: Contract) -> Verdict:

@@ -7,18 +7,17 @@ part of the statistics, because five rows also give a median.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from atft_pipeline.dataset.contract import Contract, DatasetColumn, dataset_dir, digest, verify_dataset
-from atft_pipeline.dataset.spine import YearSlice, years
+from atft_pipeline.dataset.contract import Contract, DatasetColumn, digest, verify_dataset
+from atft_pipeline.dataset.sampled_columns import sampled_columns, side_by_side
 from atft_pipeline.dataset.splits import Split
 from atft_pipeline.dataset.treatments import (
     AS_IS,
@@ -37,13 +36,15 @@ from atft_pipeline.dataset.treatments import (
     robust,
     spread,
 )
-from atft_pipeline.lake.store import read_json, read_table, write_json
+from atft_pipeline.lake.store import read_json, write_json
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.settings import Thresholds
 from atft_pipeline.verdict import ContractBroken, Verdict
 
 MAX_ROWS = 400_000
 """Above this many training rows the fit uses a sample stratified by date."""
+EDGES = np.linspace(-CLIP, CLIP, 41)
+"""Bins of the histograms of fitted values."""
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -119,6 +120,10 @@ def stats_path(lake: Path) -> Path:
     return lake / "normalization_stats" / "stats.json"
 
 
+def histograms_path(lake: Path) -> Path:
+    return lake / "normalization_stats" / "histograms.json"
+
+
 def fit_statistics(
     lake: Path,
     contract: Contract,
@@ -134,13 +139,37 @@ def fit_statistics(
     """
     metadata = verify_dataset(lake, contract)
     chosen = training_sample(universe & axes.listed, split) if sample is None else sample
-    columns = _training_columns(lake, contract, axes, split)
     first, end = split.part("train")
-    features = tuple(_fit_feature(column, columns(column.name), chosen[first:end]) for column in contract.features)
+    rows = side_by_side((chosen & axes.listed)[first:end])
+    by_name = {column.name: column for column in contract.features}
+    features, histograms = [], {}
+    for name, x in sampled_columns(lake, list(by_name), axes, chosen, split):
+        feature = _fit_feature(by_name[name], x, rows)
+        features.append(feature)
+        histograms[name] = histogram(feature, x, rows)
     coverage = _coverage(axes, universe, chosen, split)
-    statistics = Statistics(features, coverage, str(metadata["hash"]), split.as_json())
+    statistics = Statistics(tuple(features), coverage, str(metadata["hash"]), split.as_json())
     statistics.save(lake)
+    write_json(histograms_path(lake), {"statistics": statistics.hash, "edges": EDGES.tolist(), "counts": histograms})
     return statistics
+
+
+def histogram(feature: FeatureStatistics, x: Array, chosen: Mask) -> list[int]:
+    """Counts of the feature's fitted values over `EDGES`, the clipped ones in the outermost bins; empty for a rank."""
+    if feature.treatment == ROBUST:
+        z = (x[chosen] - feature.centre) / feature.scale
+    elif feature.treatment == LOG_ROBUST:
+        z = log_robust_unclipped(x, chosen)
+    else:
+        return []
+    z = z[np.isfinite(z)]
+    return [int(n) for n in np.histogram(np.clip(z, -CLIP, CLIP), EDGES)[0]]
+
+
+def worst_features(statistics: Statistics, shown: int = 12) -> list[FeatureStatistics]:
+    """The features with a fitted scale that are clipped most."""
+    fitted = [f for f in statistics.features if f.treatment in (ROBUST, LOG_ROBUST)]
+    return sorted(fitted, key=lambda f: (-f.saturation, f.name))[:shown]
 
 
 def training_sample(eligible: Mask, split: Split, *, max_rows: int = MAX_ROWS, seed: int = 0) -> Mask:
@@ -284,25 +313,6 @@ def _first_per_date(x: Array, chosen: Mask) -> Array:
     known = chosen & np.isfinite(x)
     value = np.where(known.any(axis=1), x[np.arange(len(x)), known.argmax(axis=1)], np.nan)
     return np.asarray(value[chosen.any(axis=1)])
-
-
-def _training_columns(lake: Path, contract: Contract, axes: Axes, split: Split) -> Any:
-    """A reader: feature name -> raw [training dates, N]. One column at a time, so memory stays flat at any width."""
-    first, end = split.part("train")
-    slices = [y for y in years(axes) if y.first < end and y.end > first]
-
-    def read(name: str) -> Array:
-        parts = [_dense(lake, year, (name,))[name][max(first - year.first, 0) : end - year.first] for year in slices]
-        return np.concatenate(parts)
-
-    return read
-
-
-def _dense(lake: Path, year: YearSlice, names: Sequence[str]) -> dict[str, Array]:
-    frame: pl.DataFrame = read_table(dataset_dir(lake) / f"{year.year}.parquet", names)
-    if frame.height != year.rows:
-        raise ContractBroken(f"dataset {year.year}: {frame.height:,} rows, the panel has {year.rows:,}; assemble again")
-    return {name: year.dense(frame[name]) for name in names}
 
 
 def _coverage(axes: Axes, universe: Mask, chosen: Mask, split: Split) -> Coverage:

@@ -7,19 +7,27 @@ import dagster as dg
 from atft_pipeline.dataset import quality
 from atft_pipeline.dataset.contract import Contract, check_dataset, check_names, check_training_width, contract_of
 from atft_pipeline.dataset.leak_scan import check_too_good
-from atft_pipeline.dataset.scaling import Statistics, check_coverage, check_saturation
+from atft_pipeline.dataset.scaling import (
+    Statistics,
+    check_coverage,
+    check_saturation,
+    histograms_path,
+    worst_features,
+)
 from atft_pipeline.dataset.splits import check_label_overlap
 from atft_pipeline.dataset.training_panel import check_training_panel
 from atft_pipeline.defs.checks import column_schema, picture, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.evaluation.plots import rows_per_date
+from atft_pipeline.evaluation.plots import columns_by_build, input_histograms, null_shares, rows_per_date
 from atft_pipeline.features import catalog
+from atft_pipeline.lake.store import read_json
 from atft_pipeline.settings import Settings
 from atft_pipeline.steps import build_dataset, build_statistics, build_training_panel, load_panel, split_of
 from atft_pipeline.verdict import Verdict
 
 PLAN = Settings.from_env().plan
+BUILDS_SHOWN = 50
 DATASET, STATISTICS, PANEL = (dg.AssetKey(name) for name in ("dataset", "normalization_stats", "training_panel"))
 
 
@@ -38,7 +46,7 @@ def _contract(pipeline: Pipeline) -> Contract:
         "contract": f"{len(catalog.columns(PLAN))} columns on plan {PLAN}",
     },
 )
-def dataset(pipeline: Pipeline) -> dg.MaterializeResult:
+def dataset(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
     """One row per listed code and trading day: keys, knowledge time, labels and every feature of the catalogue.
 
     The column set is a contract: exactly these, in this order, or nothing is written.
@@ -50,10 +58,20 @@ def dataset(pipeline: Pipeline) -> dg.MaterializeResult:
             "dagster/row_count": stored["rows"],
             "columns": stored["n_columns"],
             "hash": stored["hash"],
+            "null share": picture(null_shares(*quality.null_shares(pipeline.lake, _contract(pipeline))), "null share"),
+            "columns by build": picture(columns_by_build([*_earlier_widths(context), stored["n_columns"]]), "columns"),
             "rows per date": picture(rows_per_date(axes.dates, axes.listed.sum(axis=1).tolist()), "rows per date"),
         },
         data_version=dg.DataVersion(str(stored["hash"])[:16]),
     )
+
+
+def _earlier_widths(context: dg.AssetExecutionContext) -> list[int]:
+    """Columns of the last builds on record, oldest first."""
+    records = context.instance.fetch_materializations(DATASET, limit=BUILDS_SHOWN).records
+    found = [record.asset_materialization for record in reversed(records)]
+    widths = [event.metadata["columns"].value for event in found if event and "columns" in event.metadata]
+    return [int(str(width)) for width in widths]
 
 
 @dg.asset(key=STATISTICS, deps=[DATASET], group_name="dataset", kinds={"numpy"}, backfill_policy=ONE_RUN)
@@ -69,9 +87,17 @@ def normalization_stats(pipeline: Pipeline) -> dg.MaterializeResult:
             "first": coverage.first,
             "last": coverage.last,
             "features": len(statistics.features),
+            "most clipped inputs": picture(_histograms(pipeline, statistics), "most clipped inputs"),
         },
         data_version=dg.DataVersion(statistics.hash[:16]),
     )
+
+
+def _histograms(pipeline: Pipeline, statistics: Statistics) -> bytes:
+    stored = read_json(histograms_path(pipeline.lake))
+    worst = worst_features(statistics)
+    notes = {f.name: f"clipped {f.saturation:.1%}, null {f.null_share:.0%}" for f in worst}
+    return input_histograms(stored["edges"], {f.name: stored["counts"][f.name] for f in worst}, notes)
 
 
 @dg.asset(key=PANEL, deps=[DATASET, STATISTICS], group_name="dataset", kinds={"numpy"}, backfill_policy=ONE_RUN)

@@ -138,6 +138,37 @@ def rows_per_date(dates: np.ndarray, rows: Sequence[int]) -> bytes:
     return _png(figure, None)
 
 
+def null_shares(years: Sequence[str], shares: Mapping[str, Sequence[float]]) -> bytes:
+    """Share of nulls per group and year as a heat map: a dark cell in a light row is a fault."""
+    figure, axes = _figure("Share of nulls by group and year")
+    grid = np.array([shares[group] for group in shares], dtype=float).reshape(len(shares), len(years))
+    image = axes.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(years)), years)
+    axes.set_yticks(range(len(shares)), list(shares), fontsize=6)
+    figure.colorbar(image, ax=axes, fraction=0.03)
+    return _png(figure, None)
+
+
+def columns_by_build(counts: Sequence[int]) -> bytes:
+    """Columns of the dataset at each build, oldest first: a step down is a group that was lost."""
+    figure, axes = _figure("Columns by build")
+    axes.step(range(1, len(counts) + 1), list(counts), where="mid", color=COLOURS["model"], marker="o", ms=3)
+    axes.set_xlabel("build")
+    axes.set_ylim(bottom=0)
+    return _png(figure, None)
+
+
+def input_histograms(edges: Sequence[float], counts: Mapping[str, Sequence[int]], notes: Mapping[str, str]) -> bytes:
+    """One small histogram per fitted input, in fitted units; `notes` stand above each."""
+    figure = Figure(figsize=(SIZE[0], 4.6), layout="constrained")
+    for panel, (name, own) in zip(figure.subplots(3, 4).flat, list(counts.items())[:12], strict=False):
+        panel.stairs(np.log10(np.asarray(own, float) + 1), edges, fill=True, color=COLOURS["model"])
+        panel.set_title(f"{name}\n{notes.get(name, '')}", fontsize=6, color=TEXT)
+        panel.tick_params(labelsize=5)
+    figure.suptitle("Most clipped inputs: log10 of training values per bin, fitted units", fontsize=8, color=TEXT)
+    return _png(figure, None)
+
+
 def evaluation_plots(lake: Path, card: Mapping[str, Any], run_dir: Path) -> dict[str, bytes]:
     """Every picture of a run's evaluation by title; a run without epochs on record has no learning curve."""
     daily = read_table(scorecard_dir(lake, str(card["run_id"])) / "daily.parquet")

@@ -12,6 +12,7 @@ from atft_pipeline.dataset import quality
 from atft_pipeline.dataset.contract import Contract, DatasetColumn
 from atft_pipeline.dataset.feature_files import write_features
 from atft_pipeline.dataset.leak_scan import check_too_good, find_too_good
+from atft_pipeline.evaluation import plots
 from atft_pipeline.lake.store import read_json, read_table, write_json, write_table
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.settings import Thresholds
@@ -178,3 +179,31 @@ def test_rows_per_date_compares_with_the_listing_not_with_itself(tmp_path: Path,
         listed=np.hstack([market.axes.listed, market.axes.listed]),
     )
     assert not quality.check_rows_per_date(tmp_path, CONTRACT, doubled, LIMITS).passed
+
+
+def test_a_group_that_is_missing_for_one_year_is_named_with_the_year(tmp_path: Path) -> None:
+    """Over all years the group stays within its budget: only the year by itself shows the hole."""
+    market = make_market(dates=560, stocks=60)
+    year = market.axes.dates.astype("datetime64[Y]").astype(int) + 1970
+    assert (year == 2026).sum() > 40
+    holes = {name: market.values[name].copy() for name in ("ret_1d", "ret_5d")}
+    rows = np.flatnonzero(year == 2026)[::12]
+    for values in holes.values():
+        values[rows] = np.nan
+    store_dataset(tmp_path, market)
+    assert quality.check_nulls(tmp_path, CONTRACT).passed
+    store_dataset(tmp_path, with_values(market, **holes))
+    verdict = quality.check_nulls(tmp_path, CONTRACT)
+    assert not verdict.passed
+    assert "ret in 2026 9" in verdict.message and "2025" not in verdict.message
+
+
+def test_null_shares_come_from_the_footers(tmp_path: Path, market: Market) -> None:
+    holes = market.values["px_volume"].copy()
+    holes[market.axes.dates < np.datetime64("2025-01-01")] = np.nan
+    store_dataset(tmp_path, with_values(market, px_volume=holes))
+    years, shares = quality.null_shares(tmp_path, CONTRACT)
+    assert years == ["2024", "2025"]
+    assert shares["px"] == [1.0, 0.0]
+    assert shares["meta"] == [0.0, 0.0]
+    assert 0 < len(plots.null_shares(years, shares)) < plots.MAX_BYTES

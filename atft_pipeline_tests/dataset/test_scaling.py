@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atft_pipeline.dataset.sampled_columns import sampled_columns, side_by_side
 from atft_pipeline.dataset.scaling import (
     Coverage,
     Statistics,
@@ -16,13 +17,17 @@ from atft_pipeline.dataset.scaling import (
     check_saturation,
     fit_feature,
     fit_statistics,
+    histograms_path,
     require_statistics,
     scaled,
     stats_path,
     training_sample,
+    worst_features,
 )
 from atft_pipeline.dataset.splits import calendar_split
 from atft_pipeline.dataset.treatments import normal_quantile, rank_normal
+from atft_pipeline.evaluation.plots import MAX_BYTES, input_histograms
+from atft_pipeline.lake.store import read_json
 from atft_pipeline.settings import Thresholds
 from atft_pipeline.verdict import ContractBroken
 from atft_pipeline_tests.small_lake import CONTRACT, fit, make_market, store_dataset, with_values
@@ -199,3 +204,34 @@ def test_scaled_rows_do_not_see_other_dates() -> None:
 
 def _no_coverage() -> Coverage:
     return Coverage(0, 0, 0, "", "", 0, 0, 0, "", "")
+
+
+def test_the_sample_holds_the_chosen_rows_of_every_year(tmp_path: Path) -> None:
+    market = make_market(dates=420)
+    store_dataset(tmp_path, market)
+    split = calendar_split(market.axes.dates)
+    first, end = split.part("train")
+    assert len(set(market.axes.dates[first:end].astype("datetime64[Y]").tolist())) == 2
+    chosen = training_sample(market.axes.listed, split, max_rows=3000)
+    rows = side_by_side(chosen[first:end])
+    values = dict(sampled_columns(tmp_path, ["ta_signal", "meta_sector33_id"], market.axes, chosen, split))
+    for name, grid in values.items():
+        assert np.array_equal(grid[rows], market.values[name].astype(np.float32)[first:end][chosen[first:end]])
+        assert np.isnan(grid[~rows]).all()
+
+
+def test_histograms_count_every_known_value_and_the_worst_come_first(fitted: Statistics, tmp_path: Path) -> None:
+    market = make_market()
+    store_dataset(tmp_path, market)
+    statistics = fit(tmp_path, market)[1]
+    stored = read_json(histograms_path(tmp_path))
+    assert stored["statistics"] == statistics.hash
+    by_name = {f.name: f for f in statistics.features}
+    assert stored["counts"]["ret_1d"] == []
+    wanted = round(statistics.coverage.rows * (1 - by_name["px_volume"].null_share))
+    assert sum(stored["counts"]["px_volume"]) == wanted
+    heavy = replace(by_name["fs_staleness_td"], saturation=0.04)
+    worst = worst_features(replace(statistics, features=(*statistics.features[:-1], heavy)))
+    assert worst[0] == heavy and all(f.treatment != "rank_normal" for f in worst)
+    picture = input_histograms(stored["edges"], {f.name: stored["counts"][f.name] for f in worst}, {})
+    assert 0 < len(picture) < MAX_BYTES
