@@ -25,11 +25,11 @@ GRAPH_AGE = 30 * 24 * 3600.0
 """A stored graph that no training read for a month is stale, in seconds; training builds it again when it needs it."""
 
 TEMPORARY = re.compile(
-    r"^\..+\.part(\.wal)?$|^\.training_panel\.\d+\.(building|old)$|^\.last\.\d+$|^\..+\.(staging|retired)$"
+    r"^\..+\.part(\.wal)?$|^\.training_panel\.\d+\.(building|old)$|^\.(last|probe)\.\d+$|^\..+\.(staging|retired)$"
 )
 """Names of temporary files and folders of this project's writers."""
 
-_PROCESS = re.compile(r"\.(\d+)\.(?:[a-z0-9_]+\.)?(?:part|part\.wal|building|old)$|^\.last\.(\d+)$")
+_PROCESS = re.compile(r"\.(\d+)\.(?:[a-z0-9_]+\.)?(?:part|part\.wal|building|old)$|^\.(?:last|probe)\.(\d+)$")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def test_only_files_of_dead_writers_go(tmp_path: Path, gone: int, living: int) -
         _touch(tmp_path / "raw" / "topix" / f".2024-01.parquet.{gone}.k3x_2a.part"),
         _touch(tmp_path / "runs" / "a" / f".scores.npy.{gone}.part"),
         _touch(tmp_path / f".warehouse.duckdb.{gone}.k3x_2a.part.wal"),
+        _touch(tmp_path / "runs" / f".probe.{gone}"),
         _touch(tmp_path / f".training_panel.{gone}.building" / "x.npy").parent,
         _touch(tmp_path / ".old.json.abcdefgh.part", UNKNOWN_WRITER_AGE + 60),
     ]

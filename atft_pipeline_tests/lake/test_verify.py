@@ -54,6 +54,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (lake / "runs" / "last").symlink_to(RUN)
     write_table(lake / "predictions" / "2024-06-28.parquet", pl.DataFrame({"code": ["1"]}), keys=["code"])
     write_json(lake / "evaluation" / RUN / "verdict.json", {"passed": True})
+    for name in ("plan.json", "requests.json", "runs/memory.json"):
+        write_json(lake / name, {})
+    (lake / "revisions").mkdir()
+    (lake / "revisions" / "topix.jsonl").write_text('{"month": "2024-01"}\n')
     return lake
 
 

@@ -162,10 +162,11 @@ SHORT_RATIO_RULES = (
     Rule(
         "sellers_exist",
         "The three selling values are given and not all zero",
-        "Only a warning: the ratio of such a row is null.",
+        "Only a warning: the ratio of such a row is null. Small markets have sectors without a trade.",
         _SHORT,
         ~(total(_SHORT).fill_null(0.0) > 0),
         "warn",
+        allowed=0.05,
     ),
 )
 
