@@ -354,6 +354,7 @@ PLACES: tuple[tuple[str, Check], ...] = (
     (r"market_panel/panel\.json", _json),
     (r"training_panel/manifest\.json", _json),
     (r"normalization_stats/stats\.json", _statistics),
+    (r"normalization_stats/[a-z_]+\.json", _json),
     (r"runs/last", _link),
     (r"runs/memory\.json", _json),
     (r"runs/graphs/[0-9a-f]+\.npz", _zip),
