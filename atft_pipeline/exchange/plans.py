@@ -56,6 +56,11 @@ class Plan:
         """Premium alone has the cursor of `/fins/summary` and the morning and afternoon columns of the bars."""
         return self.name == "premium"
 
+    @property
+    def has_bulk(self) -> bool:
+        """Whether there are bulk files of more than the calendar."""
+        return self.name != "free"
+
     def window(self, today: date) -> Window:
         """Covered dates on `today`. Paid plans are open at the newer end, as the service words it ("A ~ .")."""
         newest = today - timedelta(weeks=self.hidden_weeks)

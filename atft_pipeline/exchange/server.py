@@ -26,7 +26,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from atft_pipeline.exchange import control, replies
+from atft_pipeline.exchange import bulk, control, replies
+from atft_pipeline.exchange.bulk_files import BulkFiles
 from atft_pipeline.exchange.clock import MarketClock
 from atft_pipeline.exchange.distortions import distort_answer, distort_page, late_splits
 from atft_pipeline.exchange.endpoints import ENDPOINTS, Endpoint
@@ -90,6 +91,8 @@ class Exchange:
         self.tables = load_tables(market_dir, plan)
         self._objects: Mapping[str, Sequence[str]] = about.get("objects", {})
         self.view = View(self.tables, plan, self.clock, revisions)
+        files = BulkFiles(self.tables, self.view, plan, self.clock, market_dir)
+        self.bulk = bulk.Bulk(files, plan, lambda: self.view.window, seconds)
         self.page_rows = page_rows
         self.traffic = Traffic()
         self.rates = rates
@@ -128,17 +131,22 @@ class Exchange:
         page = self._continuation.page(path, params)
         arrived = self._seconds()
         key = request.headers.get("x-api-key", "")
-        refusal = self._refusal(key, endpoint, request.method)
-        bucket = "" if refusal or endpoint is None else bucket_of(endpoint.table)
-        if refusal or endpoint is None:
+        is_bulk = not prefix and path in bulk.PATHS
+        table = bulk.TABLE if is_bulk else endpoint.table if endpoint else ""
+        refusal = self._refusal(key, table, request.method)
+        bucket = "" if refusal else bucket_of(table)
+        if refusal:
             response = replies.message_reply(403, refusal)
+        elif endpoint is None:
+            self.traffic.arrive(bucket, arrived)
+            response = await self._respond_in_bulk(request, key, path, params)
         else:
             self.traffic.arrive(bucket, arrived)
             response = await self._respond(request, key, endpoint, params, page)
         shown = {name: text for name, text in params.items() if name != "pagination_key"}
         self.traffic.add(
             RequestRecord(
-                endpoint.table if endpoint else "",
+                table,
                 path,
                 shown,
                 page.number if page else 0,
@@ -170,15 +178,25 @@ class Exchange:
             return replies.message_reply(400, str(error))
         return _late_reply(body, faults, replies.accepts_gzip(request))
 
-    def _refusal(self, key: str, endpoint: Endpoint | None, method: str) -> str:
+    async def _respond_in_bulk(self, request: Request, key: str, path: str, params: Mapping[str, str]) -> Response:
+        if not self.rates.admit(key, bulk.TABLE):
+            return replies.message_reply(429, MESSAGES[429])
+        try:
+            return await self.bulk.answer(request, path, params)
+        except BadRequest as error:
+            return replies.message_reply(400, str(error))
+        except bulk.OutsidePlan:
+            return replies.message_reply(403, OUTSIDE_PLAN)
+
+    def _refusal(self, key: str, table: str, method: str) -> str:
         """Why the answer is 403, in the service's words; empty when the request may go on."""
-        if endpoint is None or method != "GET":
+        if not table or method != "GET":
             return "The requested endpoint does not exist."
         if not key:
             return "The api key is required."
         if not self.knows(key):
             return control.WRONG_KEY
-        if endpoint.table not in self.plan.tables:
+        if table not in self.plan.tables and table != bulk.TABLE:
             return OUTSIDE_PLAN
         return ""
 
@@ -304,6 +322,7 @@ def create_app(
     exchange = Exchange(market_dir, PLANS[plan], api_keys, faults, rates, page_rows, clock, now, revisions)
     routes = [
         *control.routes(exchange),
+        Route(bulk.FILE_PREFIX + "{key:path}", exchange.bulk.file, methods=["GET"]),
         Route("/{path:path}", exchange.answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
     app = Starlette(routes=routes, exception_handlers={Exception: _unexpected})

@@ -138,6 +138,7 @@ class StoredTable:
         self._firsts: list[date] = []
         self._lasts: list[date] = []
         self._members: list[list[int]] = []
+        self._reading = threading.Lock()
         for low, high, group in self._ranges() if date_column in schema.names else ():
             if self._lasts and low <= self._lasts[-1]:
                 self._lasts[-1] = max(high, self._lasts[-1])
@@ -239,7 +240,9 @@ class StoredTable:
 
     def _read(self, group: int, columns: list[str]) -> pl.DataFrame:
         members = sorted(self._members[group])
-        return pl.DataFrame(self._file.read_row_groups(members, columns=columns, use_threads=True)).select(columns)
+        with self._reading:
+            table = self._file.read_row_groups(members, columns=columns, use_threads=True)
+        return pl.DataFrame(table).select(columns)
 
 
 class _Recent:

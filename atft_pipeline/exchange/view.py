@@ -161,6 +161,13 @@ class View:
         out = days.filter(RULES[endpoint.path](endpoint, moment))[endpoint.date_column]
         return str(out[-1]) if out.len() else ""
 
+    def last_split(self, after: date) -> date | None:
+        """The newest ex-date after `after` whose split the adjusted prices of that day already carry; None: none."""
+        moment = self._moment()
+        out = self._through(self._tables[_BARS].endpoint, moment) if moment else date.max.isoformat()
+        days = [day for events in self._splits.values() for day in events if after.isoformat() < day <= out]
+        return date.fromisoformat(max(days)) if days else None
+
     def last_change(self, table: str, first: date, last: date) -> datetime | None:
         """When a revision last changed rows of [first, last]; None: never. For the age of bulk files."""
         changes = [
