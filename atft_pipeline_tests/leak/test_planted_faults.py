@@ -10,7 +10,19 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from atft_pipeline.features import calendar, catalog, flow_records, liquidity, sector, statement_documents
+from atft_pipeline.features import (
+    breakdown,
+    calendar,
+    catalog,
+    flow_records,
+    liquidity,
+    margin,
+    margin_alerts,
+    records,
+    sector,
+    short_positions,
+    statement_documents,
+)
 from atft_pipeline.features.group import Inputs, compute_group
 from atft_pipeline.features.statement_events import Actuals
 from atft_pipeline.panel import asof, operators
@@ -20,10 +32,14 @@ from atft_pipeline.panel.panel import build_panel
 from atft_pipeline_tests.features import (
     test_base_calendar,
     test_base_values,
+    test_breakdown,
     test_catalog,
     test_flow,
     test_flow_records,
+    test_margin,
+    test_margin_alerts,
     test_sector,
+    test_short_selling,
     test_statement_events,
 )
 from atft_pipeline_tests.leak import test_everything
@@ -90,6 +106,22 @@ def ordinal_rank(x: Array, where: NDArray[np.bool_] | None = None, min_obs: int 
     return np.argsort(np.argsort(x, axis=1), axis=1) / (x.shape[1] - 1.0)
 
 
+def calculated_is_disclosed(name: str, table: pl.DataFrame, axes: Axes) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    return records.listed_records(name, table.with_columns(DiscDate="CalcDate"), axes)
+
+
+def last_reporter_only(name: str, table: pl.DataFrame, axes: Axes) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    return records.listed_records(name, table.unique(["Code", "DiscDate"], keep="last", maintain_order=True), axes)
+
+
+def as_delivered(shares: pl.Series, *_: object) -> Array:
+    """Share counts that know nothing of splits."""
+    return records.numbers_of(shares)
+
+
+CLOSING_SALES_LEFT_OUT = ("LongSellVa", "ShrtNoMrgnVa", "MrgnSellNewVa", "MrgnSellNewVa", *breakdown.LEGS[4:])
+
+
 right_order = asof._latest_rows
 
 
@@ -98,19 +130,30 @@ def as_they_come(days: Any, ids: Any, first: Any, used: Any, order: Any, shape: 
 
 
 PLANTS: dict[str, tuple[object, str, object, Run]] = {
+    "L8": (margin, "PUBLISHED_AFTER", 0, test_margin.test_a_week_is_known_three_trading_days_after_its_friday),
+    "L9": (short_positions, "listed_records", calculated_is_disclosed,
+           test_short_selling.test_a_position_is_known_the_day_after_its_disclosure_not_its_calculation),
     "L10": (sector, "ts_lag", lambda x, k: ts_lag(x, 0 if k == 1 else k),
             test_sector.test_target_encoding_ignores_prices_from_today_on),
     "L16": (test_flow, "typed", last_correction_only, flows_know_the_amount_then_published),
     "Q1": (liquidity, "ts_mean", over_the_whole_frame, codes_do_not_touch),
     "Q2": (sector, "ts_product", lambda x, n, least: ts_product(x, max(1, n // 20), 1),
            lambda: test_sector.test_constant_sector_return_compounds_over_dates_whatever_the_member_count(36)),
+    "Q37": (margin, "in_first_row_units", as_delivered,
+            test_margin.test_a_split_in_the_middle_of_a_week_changes_no_ratio),
+    "Q37 daily": (margin_alerts, "in_first_row_units", as_delivered,
+                  test_margin_alerts.test_a_split_changes_no_ratio),
+    "Q7": (short_positions, "listed_records", last_reporter_only, test_short_selling.test_two_holders_add_up),
     "Q3": (calendar, "_EPOCH_WEEKDAY", 4, golden_weekday_and_settlement("2024-05-07", "dow", 1)),
     "Q11": (flow_records, "WEEKS", 260, test_flow_records.test_yearly_score_is_taken_over_the_last_52_weekly_records),
     "Q11 minimum": (flow_records, "MIN_WEEKS", 52,
                     test_flow_records.test_yearly_score_is_known_after_26_weeks_and_not_before),
+    "Q11 daily": (margin, "is_weekly", lambda rows, days: np.ones(rows.height, np.bool_),
+                  test_margin.test_daily_balances_are_read_once_a_week_and_a_day_earlier),
     "Q13": (Actuals, "trailing_year", last_four_documents,
             test_statement_events.test_trailing_year_is_the_sum_of_four_single_quarters_around_a_mid_year_forecast),
     "Q14": (statement_documents, "RESULT", "JGAAP", japanese_results_are_results),
+    "Q15": (breakdown, "LEGS", CLOSING_SALES_LEFT_OUT, test_breakdown.test_shares_of_a_day),
     "Q16": (statement_documents, "months", lambda day: pl.lit(24000),
             test_statement_events.test_revision_compares_the_same_target_year_across_the_roll_over),
     "Q17": (calendar, "next_sq", lambda dates, trading: trading[np.searchsorted(trading, dates) + 1],
