@@ -20,9 +20,10 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atft_pipeline.exchange import replies
+from atft_pipeline.exchange import faults, replies
 from atft_pipeline.exchange.bulk_files import BulkFile, BulkFiles
 from atft_pipeline.exchange.endpoints import ENDPOINTS, TABLES
+from atft_pipeline.exchange.file_faults import FileFaults
 from atft_pipeline.exchange.plans import Plan, Window
 from atft_pipeline.exchange.tables import SUBSCRIPTION_MESSAGE, BadRequest
 
@@ -30,8 +31,8 @@ LIST_PATH = "/bulk/list"
 GET_PATH = "/bulk/get"
 PATHS = frozenset({LIST_PATH, GET_PATH})
 FILE_PREFIX = "/_bulk/"
-TABLE = "bulk"
-"""What requests here count as in reports."""
+TABLE = faults.BULK
+"""What requests here count as in reports, and are called in faults."""
 LIFETIME_SECONDS = 300.0
 """How long an address is good."""
 
@@ -50,12 +51,18 @@ class Bulk:
     """Answers bulk requests from `files`. `seconds` never goes back; `lifetime` is that of an address, in seconds."""
 
     def __init__(
-        self, files: BulkFiles, plan: Plan, window: Callable[[], Window], seconds: Callable[[], float]
+        self,
+        files: BulkFiles,
+        plan: Plan,
+        window: Callable[[], Window],
+        seconds: Callable[[], float],
+        faults: FileFaults,
     ) -> None:
         self._files = files
         self._plan = plan
         self._window = window
         self._seconds = seconds
+        self._faults = faults
         self._secret = secrets.token_bytes(32)
         self.lifetime = LIFETIME_SECONDS
 
@@ -69,7 +76,8 @@ class Bulk:
         if await asyncio.to_thread(self._files.content, file) is None:
             raise BadRequest("The requested file does not exist.")
         host = request.headers.get("host") or request.url.netloc
-        expires = f"{self._seconds() + self.lifetime:.3f}"
+        lifetime = -1.0 if self._faults.hits("expired", file.table, file.first, file.last) else self.lifetime
+        expires = f"{self._seconds() + lifetime:.3f}"
         signature = self._signature(file.key, expires)
         address = f"{request.url.scheme}://{host}{FILE_PREFIX}{quote(file.key)}?expires={expires}&signature={signature}"
         return replies.json_reply(json.dumps({"url": address}).encode())
@@ -85,7 +93,9 @@ class Bulk:
         content = await asyncio.to_thread(self._files.content, file)
         if content is None:
             return Response(_EXPIRED, status_code=403, media_type="application/xml")
-        return Response(content, media_type="application/octet-stream")
+        is_cut = self._faults.hits("cut_file", file.table, file.first, file.last)
+        reply = replies.TruncatedReply if is_cut else Response
+        return reply(content, media_type="application/octet-stream")
 
     def _list(self, given: Mapping[str, str]) -> bytes:
         if ("endpoint" in given) == ("date" in given):
@@ -100,6 +110,7 @@ class Bulk:
             self._require_bulk()
             first, last = self._period("date", given["date"])
             tables = sorted(self._plan.tables - {"calendar"})
+        self._faults.list_anew(tables)
         files = [
             file
             for table in tables

@@ -23,7 +23,9 @@ from pathlib import Path
 import polars as pl
 
 from atft_pipeline.exchange.clock import MarketClock
+from atft_pipeline.exchange.file_faults import FileFaults
 from atft_pipeline.exchange.plans import Plan
+from atft_pipeline.exchange.revisions import Revision
 from atft_pipeline.exchange.storage import in_order, months
 from atft_pipeline.exchange.tables import Query, ServedTable
 from atft_pipeline.exchange.view import View
@@ -96,11 +98,18 @@ class BulkFiles:
     """The files of one exchange. Thread-safe."""
 
     def __init__(
-        self, tables: Mapping[str, ServedTable], view: View, plan: Plan, clock: MarketClock, market_dir: Path
+        self,
+        tables: Mapping[str, ServedTable],
+        view: View,
+        plan: Plan,
+        clock: MarketClock,
+        market_dir: Path,
+        faults: FileFaults,
     ) -> None:
         self._tables = tables
         self._view = view
         self._clock = clock
+        self._faults = faults
         self._folder = market_dir / "bulk" / ("premium" if plan.is_premium else "usual")
         self._mutex = threading.Lock()
         self._kept: OrderedDict[object, bytes] = OrderedDict()
@@ -180,18 +189,20 @@ class BulkFiles:
             and is_whole
             and not is_adjusted
             and self._view.last_change(file.table, file.first, file.last) is None
+            and not self._rewrites(file)
         )
 
     def _revised(self, file: BulkFile) -> datetime | None:
         """When the content last changed after it was written: by a revision, or by a split of prices before it."""
         changes = [self._view.last_change(file.table, file.first, file.last)]
+        changes += [revision.since for revision in self._rewrites(file)]
         if file.table == "bars_daily":
             split = self._view.last_split(file.last)
             changes.append(datetime.combine(split, WRITTEN_AT) if split else None)
         return max((change for change in changes if change), default=None)
 
     def _made(self, file: BulkFile) -> bytes | None:
-        state = tuple(str(revision) for revision in self._view.in_force(file.table))
+        state = tuple(str(revision) for revision in [*self._view.in_force(file.table), *self._rewrites(file)])
         key = (file, self._clock.now, state)
         with self._mutex:
             if key in self._kept:
@@ -205,8 +216,11 @@ class BulkFiles:
         return content
 
     def _rows(self, file: BulkFile) -> bytes | None:
-        rows = self._view.rows(file.table, Query(first=file.first, last=file.last))
+        rows = self._view.rows(file.table, Query(first=file.first, last=file.last), self._rewrites(file))
         return csv_gz(rows) if rows.height else None
+
+    def _rewrites(self, file: BulkFile) -> list[Revision]:
+        return self._faults.rewrites(file.table, file.first, file.last)
 
     def _keep(self, path: Path, content: bytes) -> None:
         """Put the file beside the market, whole or not at all; a folder that cannot be written is served as it is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 
@@ -33,6 +33,10 @@ class Kind:
 
 _OPTION = re.compile(r":(?=[a-z])")
 """A colon inside a time is followed by a digit."""
+BULK = "bulk"
+"""What a fault names instead of a table to hit /bulk/list and /bulk/get themselves."""
+OF_FILES = ("expired", "cut_file", "rewrite")
+"""Kinds that concern the bulk files of a table; `date` names the file that holds it."""
 _OF_ROWS = ("late", "split")
 """Kinds whose date and code name rows instead of requests: however the rows are asked for, they are late, or split."""
 
@@ -62,6 +66,9 @@ KINDS: dict[str, Kind] = {
     "all_null": Kind("every value but the keys is null"),
     "partial": Kind("only a share of the rows is out yet; times=N or until=TIME ends it", ("share",)),
     "late": Kind("rows (of date, of code) are not out yet; until=TIME says when they appear"),
+    "expired": Kind("bulk: the address that /bulk/get gives has expired, 403 with an XML body"),
+    "cut_file": Kind("bulk: the connection ends in the middle of the file"),
+    "rewrite": Kind("bulk: the file that holds date is listed anew with other numbers", ("column", "factor")),
     "split": Kind("a split of code on date, announced late: rewrites its whole adjusted history", ("factor",)),
 }
 """Kind -> what it does."""
@@ -104,7 +111,7 @@ class Fault:
     body: str = "empty"
     """210: `empty`, or `data` for an empty list."""
     factor: float = 0.5
-    """split: the adjustment factor."""
+    """split: the adjustment factor. rewrite: what the numbers of that day are multiplied by."""
     since: datetime | None = None
     """Exchange time from which the fault acts; None: always."""
     until: datetime | None = None
@@ -113,8 +120,9 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise FaultSyntaxError(f"unknown fault {self.kind!r}; known: {', '.join(KINDS)}")
-        if self.table != "*" and self.table not in TABLES:
-            raise FaultSyntaxError(f"fault {self.kind}: unknown table {self.table!r}; known: *, {', '.join(TABLES)}")
+        known = [*TABLES, BULK]
+        if self.table != "*" and self.table not in known:
+            raise FaultSyntaxError(f"fault {self.kind}: unknown table {self.table!r}; known: *, {', '.join(known)}")
         if self.kind in ("drop_column", "extra_column") and not self.column:
             raise FaultSyntaxError(f"fault {self.kind} needs column=NAME")
         if self.mode not in ("repeat", "change"):
@@ -125,6 +133,8 @@ class Fault:
             raise FaultSyntaxError(f"fault {self.kind}: rows is {self.rows}; it must be at least 1")
         if self.body not in ("empty", "data"):
             raise FaultSyntaxError(f"fault {self.kind}: body is {self.body!r}; use empty or data")
+        if self.kind == "rewrite" and (self.table not in TABLES or not self.date):
+            raise FaultSyntaxError("fault rewrite needs a table and date=DATE")
         if self.kind == "split" and (self.table != "bars_daily" or not (self.date and self.code)):
             raise FaultSyntaxError("fault split needs the table bars_daily, code=CODE and date=EX-DATE")
 
@@ -145,6 +155,8 @@ class Fault:
         return begun and (self.until is None or (now is not None and now < self.until))
 
     def matches(self, table: str, query: Query, page: int) -> bool:
+        if self.kind == "rewrite":
+            return self.table == table
         if self.kind in _OF_ROWS:
             return self.table in ("*", table)
         return (
@@ -201,15 +213,25 @@ class FaultBoard:
             self._met = [0] * len(self._faults)
             self._recent = [Recent(fault.duration) for fault in self._faults]
 
-    def take(self, table: str, query: Query, page: int, now: datetime | None, seconds: float) -> list[Fault]:
+    def take(
+        self,
+        table: str,
+        query: Query,
+        page: int,
+        now: datetime | None,
+        seconds: float,
+        kinds: Collection[str] | None = None,
+    ) -> list[Fault]:
         """Faults that hit this request, at exchange time `now` and second `seconds` of a clock that never goes back.
 
-        Counts the request for every fault that it matches.
+        Counts the request for every fault that it matches. `kinds` are those that this sort of request can meet (None:
+        all but those of files).
         """
         hit = []
         with self._mutex:
             for at, fault in enumerate(self._faults):
-                if not fault.acts(now) or not fault.matches(table, query, page):
+                meets = fault.kind in kinds if kinds is not None else fault.kind not in OF_FILES
+                if not meets or not fault.acts(now) or not fault.matches(table, query, page):
                     continue
                 self._met[at] += 1
                 if self._met[at] <= fault.after:

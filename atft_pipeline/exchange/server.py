@@ -7,6 +7,7 @@ rates in `plans.py`, faults in `faults.py`. The API key arrives in a header and 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import json
@@ -32,6 +33,7 @@ from atft_pipeline.exchange.clock import MarketClock
 from atft_pipeline.exchange.distortions import distort_answer, distort_page, late_splits
 from atft_pipeline.exchange.endpoints import ENDPOINTS, Endpoint
 from atft_pipeline.exchange.faults import Fault, FaultBoard, FaultSyntaxError
+from atft_pipeline.exchange.file_faults import FileFaults, rewriting
 from atft_pipeline.exchange.pagination import Continuation, Page
 from atft_pipeline.exchange.plans import (
     LOCKOUT_SECONDS,
@@ -41,7 +43,7 @@ from atft_pipeline.exchange.plans import (
     RateEmulator,
     bucket_of,
 )
-from atft_pipeline.exchange.revisions import Revision
+from atft_pipeline.exchange.revisions import Revision, RevisionError
 from atft_pipeline.exchange.tables import (
     SUBSCRIPTION_MESSAGE,
     BadRequest,
@@ -91,13 +93,14 @@ class Exchange:
         self.tables = load_tables(market_dir, plan)
         self._objects: Mapping[str, Sequence[str]] = about.get("objects", {})
         self.view = View(self.tables, plan, self.clock, revisions)
-        files = BulkFiles(self.tables, self.view, plan, self.clock, market_dir)
-        self.bulk = bulk.Bulk(files, plan, lambda: self.view.window, seconds)
         self.page_rows = page_rows
         self.traffic = Traffic()
         self.rates = rates
         self.faults = FaultBoard()
         self.set_faults(faults)
+        file_faults = FileFaults(self.faults, self.clock, seconds)
+        files = BulkFiles(self.tables, self.view, plan, self.clock, market_dir, file_faults)
+        self.bulk = bulk.Bulk(files, plan, lambda: self.view.window, seconds, file_faults)
         self._seconds = seconds
         self._started = seconds()
         self._keys = [key.encode() for key in api_keys]
@@ -121,6 +124,11 @@ class Exchange:
             names_column = fault.kind in ("drop_column", "retype") and fault.column is not None
             if served and names_column and fault.column not in served.columns:
                 raise FaultSyntaxError(f"fault {fault}: {fault.table} has no column {fault.column}")
+            if served and fault.kind == "rewrite":
+                try:
+                    self.view.require_target(rewriting(fault))
+                except RevisionError as error:
+                    raise FaultSyntaxError(f"fault {fault}: {error}") from None
         self.faults.replace(faults)
 
     async def answer(self, request: Request) -> Response:
@@ -182,7 +190,9 @@ class Exchange:
         if not self.rates.admit(key, bulk.TABLE):
             return replies.message_reply(429, MESSAGES[429])
         try:
-            return await self.bulk.answer(request, path, params)
+            faults = self.faults.take(bulk.TABLE, Query(), 1, self.clock.now, self._seconds())
+            early = await self._early_reply(key, faults)
+            return early or _broken(await self.bulk.answer(request, path, params), faults)
         except BadRequest as error:
             return replies.message_reply(400, str(error))
         except bulk.OutsidePlan:
@@ -271,6 +281,14 @@ def _late_reply(body: bytes, faults: Sequence[Fault], accepts_gzip: bool) -> Res
     if "malformed" in kinds:
         body = body[: len(body) // 2]
     return replies.json_reply(body, accepts_gzip=accepts_gzip)
+
+
+def _broken(reply: Response, faults: Sequence[Fault]) -> Response:
+    """A finished reply, cut off or with half of its JSON where a fault asks for that."""
+    if not {"truncate", "malformed"} & {fault.kind for fault in faults}:
+        return reply
+    body = bytes(reply.body)
+    return _late_reply(gzip.decompress(body) if "content-encoding" in reply.headers else body, faults, False)
 
 
 def _records(rows: pl.DataFrame, objects: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ class View:
         self._clock = clock
         self.revisions = [revision for revision in revisions if revision.table in tables]
         for revision in self.revisions:
-            self._require_target(revision)
+            self.require_target(revision)
 
     @property
     def window(self) -> Window:
@@ -86,7 +86,8 @@ class View:
         seen = Moment(datetime.fromisoformat(stamp), self._business, self._plan.is_premium)
         return rows.filter(~published(self._tables[table].endpoint, seen))
 
-    def _require_target(self, revision: Revision) -> None:
+    def require_target(self, revision: Revision) -> None:
+        """Raises `RevisionError` for a revision that concerns no row, or a column that is not there."""
         rows = self._originals(self._tables[revision.table], revision)
         if not rows.height:
             raise RevisionError(f"revision {revision} concerns no row of this market")

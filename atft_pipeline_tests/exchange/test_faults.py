@@ -301,7 +301,7 @@ def test_a_fault_s_text_reads_back_the_same() -> None:
         if name == "split":
             fault = Fault(name, "bars_daily", date=date(2024, 5, 10), code="72030", factor=0.2)
         elif "column" in kind.options:
-            fault = Fault(name, "master", column="Mkt")
+            fault = Fault(name, "master", column="Mkt", date=date(2024, 5, 10))
         else:
             fault = Fault(name, seconds=3.5 if "seconds" in kind.options else None, until=datetime(2024, 5, 10, 16, 45))
         assert parse_fault(str(fault)) == fault
