@@ -80,6 +80,7 @@ def record(client: Client, out: Path, order: Order, log: Log | None = None) -> d
         for month, part in zip(order.months(), parts[table.name], strict=True):
             rows = _fetched(client, table, _units(table, month, business), part)
             tell(f"{table.name} {month.text}: {len(rows):,} rows")
+    shutil.rmtree(out / "bulk", ignore_errors=True)  # the server keeps files there that were made of the old rows
     written, objects = {}, {}
     for name, paths in parts.items():
         written[name], objects[name] = _assemble(out, name, paths)

@@ -113,8 +113,10 @@ def test_an_interrupted_recording_goes_on_where_it_stopped(tmp_path: Path) -> No
         count = len(app.state.exchange.requests)
         assert record(client, tmp_path / "out", order)["tables"] == about["tables"]
         assert len(app.state.exchange.requests) == count, "a finished recording asks for nothing"
+        (tmp_path / "out" / "bulk").mkdir()
         longer = Order(order.tables, order.start, date(2024, 6, 7))
         assert record(client, tmp_path / "out", longer)["tables"]["bars_daily"]["rows"] == 5 * 26
+        assert not (tmp_path / "out" / "bulk").exists(), "files made of the old rows are gone"
 
 
 def test_a_day_that_is_not_out_yet_is_no_recording(tmp_path: Path) -> None:
