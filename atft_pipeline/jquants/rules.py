@@ -61,6 +61,8 @@ def require_unit(
     if listed is None:
         return
     due = listed.filter(pl.col("Date").is_in(list(days)))
+    if due.equals(frame.select(pl.col(table.date_column).alias("Date"), "Code")):  # the usual case, without a join
+        return
     found = frame.select(pl.col(table.date_column).alias("Date"), "Code", found=pl.lit(True))
     shares = due.join(found, on=["Date", "Code"], how="left").group_by("Date").agg(pl.len(), got=pl.col("found").sum())
     poor = shares.filter(pl.col("got") < MIN_COVERAGE * pl.col("len")).sort("Date")
