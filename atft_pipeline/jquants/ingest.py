@@ -120,12 +120,16 @@ def _sorted_out(
 def _need(due: Iterable[_Due], last_date: date) -> Need:
     days = past = left = 0
     for item in due:
-        asked = sum(
-            1 if unit.first == unit.last else sum(unit.covers(day) for day in item.whole.business)
+        asked = [
+            day
             for unit in item.units
-        )
+            for day in ([unit.first] if unit.first == unit.last else item.whole.business)
+            if unit.covers(day)
+        ]
+        held = item.stored
+        new = [day for day in asked if held is None or not held.first <= day <= held.last]
         is_past = item.whole.is_whole and item.whole.month_end < last_date
-        days, past, left = days + asked, past + is_past, left + (0 if is_past else asked)
+        days, past, left = days + len(asked), past + is_past, left + (0 if is_past else len(new))
     return Need(days, past, left)
 
 
@@ -337,7 +341,10 @@ def _open_units(
     known: dict[str, str],
     refetch: bool,
 ) -> list[Unit]:
-    """Days to read: missing ones, ones with a new or overwritten file, and recent ones that have no file to tell."""
+    """Days to read: missing ones, ones with a new or overwritten file, and recent ones that have no file to tell.
+
+    A held day without a file, while a later day has one, had no rows: a late one would bring its file.
+    """
     held = None if refetch else item.stored
     route = route_of(table)
     units = set(units_to_fetch(table, span, held, route.revisit))
@@ -351,6 +358,9 @@ def _open_units(
             days.add(day)
         elif is_same and is_held:
             days.discard(day)
+    newest = max(listed, default=date.min)
+    if held is not None:
+        days -= {day for day in days if day not in listed and day < newest and held.first <= day <= held.last}
     return [Unit(day, day) for day in sorted(days)]
 
 

@@ -53,7 +53,8 @@ class Route:
 
 @dataclass(frozen=True)
 class Need:
-    """What is missing: days to ask for, whole months among them that lie in the past, and days of other months."""
+    """What is to be read: days (those read again included), whole months among them that lie in the past, and new days
+    of other months. A day read again costs no bulk request unless its file was overwritten."""
 
     days: int
     past_months: int = 0
