@@ -28,7 +28,7 @@ from atft_pipeline.exchange.sources import SOURCES, SpanTable
 from atft_pipeline.exchange.storage import in_order, months, write_groups
 from atft_pipeline.settings import MarketSize
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same size would give other numbers."""
 
 TABLES = tuple(SOURCES)

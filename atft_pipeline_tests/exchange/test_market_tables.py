@@ -278,7 +278,12 @@ def test_topix_is_index_0000_and_every_index_is_there(tables: dict[str, pl.DataF
     assert tables["topix"].equals(indices.filter(pl.col("Code") == "0000").drop("Code"))
     assert [sector_code(0), sector_code(9), sector_code(10), sector_code(32)] == ["0040", "0049", "004A", "0060"]
     wanted = {"0000", "0028", "002D", "0070", "0075", "8100", "8200", "0500", "0501", "0502"}
+    wanted |= {"0029", "002A", "002B", "002C", "002E", "002F", "0091", "812C", "812D", "822C", "822D"}
+    wanted |= {"8501", "8502", "8503"} | {f"{0x80 + n:04X}" for n in range(17)}
     assert set(indices["Code"]) == wanted | {sector_code(s) for s in range(33)}
+    assert indices.filter(pl.col("Code") == "0091")["Date"].max() == "2022-04-01"
+    close_only = indices.filter(pl.col("Code").is_in(["8501", "8502", "8503"]))
+    assert close_only["C"].null_count() == 0 and close_only["O"].null_count() == close_only.height
     assert indices.filter(pl.col("Code") == "0500")["Date"].min() == "2022-06-27"
     assert indices.select(
         (pl.col("H") >= pl.max_horizontal("O", "C")).all() & (pl.col("L") <= pl.min_horizontal("O", "C")).all()
