@@ -30,7 +30,7 @@ DISCLOSED_AFTER = 2
 HOLDERS_PER_ISSUE = 4
 _HOUSES = 18
 _PERSISTENCE = 0.985
-_DAILY = 0.033
+_DAILY = 0.040
 """Daily standard deviation of a position's logarithm."""
 _BY_LINEAR = -0.0045
 """Daily push on the logarithm per unit of the hidden characteristic."""
