@@ -17,13 +17,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.exchange.drawing import Market
+from atft_pipeline.exchange.publication import MARGIN_DAILY
 from atft_pipeline.exchange.tokyo_calendar import business_days
 
 if TYPE_CHECKING:
     from atft_pipeline.exchange.sources import SpanTable
-
-DAILY_SINCE = date(2026, 9, 25)
-"""From this date on there is a row per business day, with its publication date and yen amounts."""
 
 FEWEST_SESSIONS = 3
 """Weeks with fewer business days have no weekly row."""
@@ -116,13 +114,13 @@ def _recent_loss(market: Market) -> Floats:
 
 
 def reference_dates(start: date, end: date) -> list[date]:
-    """The dates of margin rows in [start, end]: the last business day of a week, and from DAILY_SINCE on every one."""
+    """The dates of margin rows in [start, end]: the last business day of a week, and from MARGIN_DAILY on every one."""
     around = business_days(start - timedelta(days=7), end + timedelta(days=7))
     weeks: dict[date, list[date]] = {}
     for day in around:
         weeks.setdefault(day - timedelta(days=day.weekday()), []).append(day)
-    weekly = [week[-1] for week in weeks.values() if len(week) >= FEWEST_SESSIONS and week[-1] < DAILY_SINCE]
-    daily = [day for day in around if day >= DAILY_SINCE]
+    weekly = [week[-1] for week in weeks.values() if len(week) >= FEWEST_SESSIONS and week[-1] < MARGIN_DAILY]
+    daily = [day for day in around if day >= MARGIN_DAILY]
     return [day for day in (*weekly, *daily) if start <= day <= end]
 
 
@@ -131,7 +129,7 @@ def published_on(days: list[date]) -> list[date]:
     if not days:
         return []
     after = business_days(days[0], days[-1] + timedelta(days=30))
-    return [after[bisect_left(after, day) + (1 if day >= DAILY_SINCE else PUBLISHED_AFTER)] for day in days]
+    return [after[bisect_left(after, day) + (1 if day >= MARGIN_DAILY else PUBLISHED_AFTER)] for day in days]
 
 
 def margin_interest(market: Market) -> SpanTable:
@@ -168,10 +166,10 @@ def business_range(market: Market, first: date, last: date) -> range:
 def _table(balances: Balances, dated: list[tuple[date, date]], which: Ints, row: Ints, issue: Ints) -> pl.DataFrame:
     universe = balances.market.universe
     shares = balances.shares(row, issue)
-    daily = np.array([day >= DAILY_SINCE for day, _ in dated], dtype=bool)[which]
+    daily = np.array([day >= MARGIN_DAILY for day, _ in dated], dtype=bool)[which]
     close = np.where(daily, balances.market.closes.close[row, issue], 0.0)
     columns: dict[str, pl.Series] = {
-        "PubDate": pl.Series([p.isoformat() if d >= DAILY_SINCE else None for d, p in dated], dtype=pl.String)[which],
+        "PubDate": pl.Series([p.isoformat() if d >= MARGIN_DAILY else None for d, p in dated], dtype=pl.String)[which],
         "Date": pl.Series([d.isoformat() for d, _ in dated], dtype=pl.String)[which],
         "Code": pl.Series(universe.codes)[issue],
         "IssType": pl.Series(universe.margin)[issue],

@@ -11,7 +11,8 @@ import pytest
 from jquantsapi import constants
 
 from atft_pipeline.exchange.drawing import Market, draw_market
-from atft_pipeline.exchange.margin import DAILY_SINCE, draw_balances, published_on, reference_dates
+from atft_pipeline.exchange.margin import draw_balances, published_on, reference_dates
+from atft_pipeline.exchange.publication import MARGIN_DAILY
 from atft_pipeline.exchange.sources import SOURCES
 from atft_pipeline.exchange.tokyo_calendar import business_days
 from atft_pipeline.settings import MarketSize
@@ -97,7 +98,7 @@ def test_margin_balances_turn_daily_with_publication_dates_and_yen(daily: pl.Dat
     weekly, after = daily.filter(pl.col("Date") < "2026-09-25"), daily.filter(pl.col("Date") >= "2026-09-25")
     assert weekly["PubDate"].is_null().all() and weekly["ShrtStdVal"].is_null().all()
     assert after["PubDate"].null_count() == 0
-    days = business_days(DAILY_SINCE, DAILY.end)
+    days = business_days(MARGIN_DAILY, DAILY.end)
     assert after["Date"].unique().sort().to_list() == [f"{day}" for day in days[:-1]]  # the last is published later
     first = after.filter(pl.col("Date") == "2026-09-25")
     assert first["PubDate"].unique().to_list() == ["2026-09-28"]
