@@ -358,6 +358,15 @@ SHARED = frozenset(
 )  # a peer's columns are those of our own names
 
 
+def _typed(name: str, delivered: pl.DataType, dtype: pl.DataType) -> pl.Expr:
+    """A delivered column as the declared type: dates from text, nested values as JSON text."""
+    if isinstance(delivered, pl.Struct) and dtype == pl.String:
+        return pl.col(name).struct.json_encode().alias(name)
+    if dtype == pl.Date and delivered == pl.String:
+        return pl.col(name).replace("", None).str.to_date()
+    return pl.col(name).cast(dtype, strict=False)
+
+
 def store_raw(market: Path, lake: Path) -> int:
     """The simulated market's tables as the lake stores them, one file a year; returns the rows."""
     rows = 0
@@ -366,9 +375,8 @@ def store_raw(market: Path, lake: Path) -> int:
         have = pl.read_parquet_schema(path)
         wanted = {name: dtype for name, dtype in {**table.schema, **table.optional}.items() if name in have}
         frame = pl.read_parquet(path, columns=list(wanted)).select(
-            (pl.col(name).replace("", None).str.to_date() if dtype == pl.Date and have[name] == pl.String
-             else pl.col(name).cast(dtype, strict=False)) for name, dtype in wanted.items()
-        )  # fmt: skip
+            _typed(name, have[name], dtype) for name, dtype in wanted.items()
+        )
         absent = [pl.lit(None, dtype).alias(name) for name, dtype in table.schema.items() if name not in have]
         texts = [name for name in table.keys if wanted.get(name) == pl.String]
         frame = frame.with_columns(*absent, *(pl.col(name).fill_null("") for name in texts))
