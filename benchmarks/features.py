@@ -132,6 +132,7 @@ def kernels(stocks: int, days: int) -> None:
 
 def peers(stocks: int, days: int) -> None:
     """The same columns from the same adjusted quotes, three ways, in one sitting."""
+    list(computed(random_panel(200, 300), PEER_GROUPS))
     panel = random_panel(stocks, days)
     base = long_table(panel)
     rows = base.height

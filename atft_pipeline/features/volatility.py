@@ -28,8 +28,9 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield "vol_cc_60", vol_60
     yield "vol_pk_20", np.sqrt(ANNUAL_DAYS * ts_mean(hl * hl, 20, 15) / (4 * np.log(2)))
     yield "vol_rs_20", np.sqrt(ANNUAL_DAYS * np.maximum(ts_mean(rs, 20, 15), 0))
-    yield "vol_yz_20", yang_zhang(panel, rs, 20, 15)
-    yield "vol_yz_60", yang_zhang(panel, rs, 60, 45)
+    overnight, session = log(divide(panel.o, ts_lag(panel.c, 1))), log(divide(panel.c, panel.o))
+    yield "vol_yz_20", yang_zhang(overnight, session, rs, 20, 15)
+    yield "vol_yz_60", yang_zhang(overnight, session, rs, 60, 45)
     yield "vol_down_20", np.sqrt(ANNUAL_DAYS * ts_mean(np.minimum(r, 0) ** 2, 20, 15))
     yield "vol_of_vol_20", divide(ts_std(vol_5, 20, 15), ts_mean(vol_5, 20, 15))
     yield "vol_ratio_5_60", divide(vol_5, vol_60)
@@ -43,11 +44,12 @@ def rogers_satchell(panel: Panel) -> Array:
     return log(divide(high, c)) * log(divide(high, o)) + log(divide(low, c)) * log(divide(low, o))
 
 
-def yang_zhang(panel: Panel, rs: Array, n: int, min_obs: int) -> Array:
-    """Annualised volatility with overnight jumps (Yang and Zhang, 2000), weighted for least variance."""
+def yang_zhang(overnight: Array, session: Array, rs: Array, n: int, min_obs: int) -> Array:
+    """Annualised volatility with overnight jumps (Yang and Zhang, 2000), weighted for least variance.
+
+    `overnight` ln(o/c[-1]), `session` ln(c/o), `rs` the day's `rogers_satchell`.
+    """
     k = 0.34 / (1.34 + (n + 1) / (n - 1))
-    overnight = log(divide(panel.o, ts_lag(panel.c, 1)))
-    session = log(divide(panel.c, panel.o))
     inner = ts_var(overnight, n, min_obs) + k * ts_var(session, n, min_obs) + (1 - k) * ts_mean(rs, n, min_obs)
     return np.sqrt(ANNUAL_DAYS * np.maximum(inner, 0))
 

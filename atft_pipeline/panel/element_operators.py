@@ -49,6 +49,22 @@ def divide(numerator: NDArray[np.generic] | float, denominator: NDArray[np.gener
     return _by_pieces(ratio, np.asarray(numerator), np.asarray(denominator))
 
 
+def past_change(x: NDArray[np.generic], k: int) -> Array:
+    """x / (x k >= 0 rows earlier) - 1 in one pass over the memory; null on the first k rows and where `divide` is."""
+
+    def change(out: Array, above: NDArray[np.generic], below: NDArray[np.generic]) -> None:
+        np.divide(above, below, out=out)
+        np.copyto(out, np.nan, where=np.abs(below) <= EPS)
+        out -= 1.0
+
+    values = np.ascontiguousarray(x, np.float64)
+    first = min(k, len(values))
+    out = np.empty(values.shape)
+    out[:first] = np.nan
+    _by_pieces(change, values[first:], values[: len(values) - first], into=out[first:])
+    return out
+
+
 def log(x: NDArray[np.generic]) -> Array:
     """Natural logarithm; null where x is not positive."""
 
@@ -106,10 +122,10 @@ def _masked(x, listed, out):  # type: ignore[no-untyped-def]
     return infinite == 0
 
 
-def _by_pieces(operation: Callable[..., None], *inputs: NDArray[np.generic]) -> Array:
+def _by_pieces(operation: Callable[..., None], *inputs: NDArray[np.generic], into: Array | None = None) -> Array:
     """operation(out, *inputs) over pieces of rows of the broadcast shape."""
     shape = np.broadcast_shapes(*(value.shape for value in inputs))
-    out = np.empty(shape)
+    out = np.empty(shape) if into is None else into
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if len(shape) < 2 or out.size < SMALL:
             operation(out, *inputs)

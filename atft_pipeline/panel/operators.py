@@ -26,6 +26,7 @@ from atft_pipeline.panel.element_operators import Array, divide, log, on_listed,
 from atft_pipeline.panel.pair_operators import CorrelationGraph, correlation_graph
 from atft_pipeline.panel.ts_operators import (
     ts_beta,
+    ts_change,
     ts_corr,
     ts_count,
     ts_cov,
@@ -71,6 +72,7 @@ __all__ = [
     "log",
     "on_listed",
     "ts_beta",
+    "ts_change",
     "ts_corr",
     "ts_count",
     "ts_cov",

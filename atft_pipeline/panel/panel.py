@@ -22,7 +22,7 @@ from atft_pipeline.panel.availability import TradingCalendar
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.panel.build import IDS, QUOTES, dense_arrays
 from atft_pipeline.panel.ids import UNIVERSE_MARKETS, UNIVERSE_SECTORS
-from atft_pipeline.panel.operators import Array, cs_clip, divide, log, ts_cumprod, ts_lag, ts_mean, ts_std
+from atft_pipeline.panel.operators import Array, cs_clip, divide, log, ts_change, ts_cumprod, ts_lag, ts_mean, ts_std
 from atft_pipeline.settings import ANNUAL_DAYS
 
 Ids = NDArray[np.int8]
@@ -103,7 +103,7 @@ class Panel:
 
     def ret(self, rows: int) -> Array:
         """c / c[-rows] - 1; null if either side is null."""
-        return self._keep("ret", rows, lambda: divide(self.c, ts_lag(self.c, rows)) - 1)
+        return self._keep("ret", rows, lambda: ts_change(self.c, rows))
 
     def logret(self, rows: int) -> Array:
         """ln(c / c[-rows])."""

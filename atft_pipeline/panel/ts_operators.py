@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from atft_pipeline.panel import window_operators as window
-from atft_pipeline.panel.element_operators import Array, in_threads, lag
+from atft_pipeline.panel.element_operators import Array, in_threads, lag, past_change
 from atft_pipeline.panel.window_operators import BLOCK
 
 _SINCE, _CUMPROD, _CUMSUM, _STREAK = 0, 1, 2, 3
@@ -93,6 +93,13 @@ def ts_lag(x: NDArray[np.generic], k: int) -> Array:
     if k < 0:
         raise ValueError(f"ts_lag by {k} rows would read the future; labels are made in dataset/labels.py only")
     return lag(x, k)
+
+
+def ts_change(x: NDArray[np.generic], k: int) -> Array:
+    """x / x[-k] - 1: `divide(x, ts_lag(x, k)) - 1`, to the bit, without the copies in between."""
+    if k < 0:
+        raise ValueError(f"ts_change over {k} rows would read the future; labels are made in dataset/labels.py only")
+    return past_change(x, k)
 
 
 def ts_sum(x: NDArray[np.generic], n: int, min_obs: int) -> Array:

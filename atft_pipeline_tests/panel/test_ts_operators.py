@@ -280,3 +280,12 @@ def test_storage_masks_unlisted_cells_and_sees_an_infinity() -> None:
     assert not op.on_listed(x, listed)[1]
     spread, _ = op.on_listed(np.arange(700.0)[:, None], listed)
     assert spread[9, 9] == 9 and np.isnan(spread[4, 5])
+
+
+def test_change_over_rows_is_the_guarded_quotient_to_the_bit() -> None:
+    x = np.random.default_rng(14).normal(size=(700, 300))
+    x[50, 3], x[60, 4] = 0.0, np.nan
+    for k in (0, 1, 7, 900):
+        np.testing.assert_array_equal(op.ts_change(x, k), op.divide(x, op.ts_lag(x, k)) - 1)
+    with pytest.raises(ValueError, match="would read the future"):
+        op.ts_change(x, -1)
