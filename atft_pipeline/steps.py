@@ -54,12 +54,12 @@ def panel_dir(lake: Path) -> Path:
     return lake / "market_panel"
 
 
-def read_raw(lake: Path, table: str) -> pl.DataFrame:
-    """All stored months of a raw table. Columns that only some months have are null in the others."""
+def read_raw(lake: Path, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """All stored months of a raw table, or some of its columns. What only some months have is null in the others."""
     paths = sorted((lake / "raw" / table).glob("*.parquet"))
     if not paths:
         raise LakeError(f"{lake / 'raw' / table}: nothing stored; materialise raw/{table} first")
-    return pl.concat([read_table(path) for path in paths], how="diagonal")
+    return pl.concat([read_table(path, columns) for path in paths], how="diagonal")
 
 
 def build_market_panel(lake: Path) -> PanelSummary:
@@ -94,6 +94,8 @@ def build_features(lake: Path, name: str) -> Stored:
     """Compute one feature group and store it by year, with the account of its as-of joins."""
     group = next(group for group in catalog.GROUPS if group.name == name)
     tables = {table: read_raw(lake, table) for table in group.tables if table not in PANEL_TABLES}
+    if group.bar_columns:
+        tables["bars_daily"] = read_raw(lake, "bars_daily", ("Date", "Code", *group.bar_columns))
     known_as = panel_hash(lake)
     panel = _building(lake, known_as)
     dtypes = {column.name: column.dtype for column in group.columns}

@@ -43,6 +43,7 @@ def market_panel(pipeline: Pipeline) -> dg.MaterializeResult:
 def feature_asset(group: Group) -> dg.AssetsDefinition:
     """The asset of one group of the catalogue."""
     events = [table for table in group.tables if table not in PANEL_TABLES]
+    events += ["bars_daily"] if group.bar_columns else []
     formulas = {column.name: column.formula for column in group.columns}
 
     @dg.asset(

@@ -16,23 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atft_pipeline.features import (
+    balance_sheets,
     breadth,
     breakdown,
     calendar,
+    dividends,
     earnings,
     events,
     exposure,
     flow,
+    futures,
     liquidity,
     margin,
     margin_alerts,
     market,
     meta,
     neighbours,
+    options,
     prices,
     ranks,
     returns,
     sector,
+    sessions,
     short_selling,
     statements,
     technical,
@@ -61,8 +66,13 @@ GROUPS: tuple[Group, ...] = (
     short_selling.GROUP,
     statements.GROUP,
     earnings.GROUP,
+    options.GROUP,
     neighbours.GROUP,
     breakdown.GROUP,
+    sessions.GROUP,
+    dividends.GROUP,
+    futures.GROUP,
+    balance_sheets.GROUP,
 )
 """Feature groups in contract order."""
 
@@ -75,7 +85,7 @@ _PREMIUM = (*_STANDARD, "breakdown", "fin_details", "dividend", "futures")
 PLAN_TABLES = {"free": _FREE, "light": _LIGHT, "standard": _STANDARD, "premium": _PREMIUM}
 """The raw tables that each J-Quants plan delivers and this project reads."""
 
-MARKET_WIDE_GROUPS = frozenset({"cal", "mkt", "idx"})
+MARKET_WIDE_GROUPS = frozenset({"cal", "mkt", "idx", "opt", "fut"})
 """Groups whose columns have one value per date."""
 
 WARM_UP_DAYS = 400
@@ -137,7 +147,8 @@ def groups(plan: str) -> tuple[Group, ...]:
     if plan not in PLAN_TABLES:
         raise CatalogError(f"unknown plan {plan!r}; use one of {', '.join(PLANS)}")
     delivered = set(PLAN_TABLES[plan])
-    return tuple(group for group in GROUPS if delivered.issuperset(group.tables))
+    reach = PLANS.index(plan)
+    return tuple(g for g in GROUPS if delivered.issuperset(g.tables) and PLANS.index(g.plan) <= reach)
 
 
 def columns(plan: str) -> tuple[Entry, ...]:

@@ -5,16 +5,42 @@ Several groups read the statements; what they share is here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.features.statement_documents import read_documents
 from atft_pipeline.features.statement_events import last_known
-from atft_pipeline.panel.asof import as_of
+from atft_pipeline.panel.asof import AsOf, as_of
 from atft_pipeline.panel.availability import by_disclosure_time
 from atft_pipeline.panel.operators import Array
 from atft_pipeline.panel.panel import Panel
+
+
+STALE_AFTER = 160
+"""Trading days after which everything but the flags is null: a company that stopped reporting."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The newest event of each company on each day."""
+
+    panel: Panel
+    events: pl.DataFrame
+    joined: AsOf
+
+    def value(self, name: str) -> Array:
+        """An event column on the panel, [T, N]; null before the first event."""
+        return self.joined.take(self.events[name].cast(pl.Float64).to_numpy())
+
+    def age(self, name: str) -> Array:
+        """Trading days from an event's date column to each panel date, [T, N]; null where there is no such date."""
+        days = self.events[name].to_numpy().astype("datetime64[D]")
+        first_row = np.where(np.isnat(days), np.nan, np.searchsorted(self.panel.axes.dates, days))
+        rows = np.arange(len(self.panel.axes.dates), dtype=np.float64)[:, None]
+        return rows - self.joined.take(first_row)
 
 
 def panel_documents(panel: Panel, fin_summary: pl.DataFrame) -> pl.DataFrame:

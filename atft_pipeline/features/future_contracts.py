@@ -49,7 +49,7 @@ class Central:
 
 
 def regular(futures: pl.DataFrame) -> pl.DataFrame:
-    """The rows of the regular settlement, prices of 0 (no trade) made null. Raises ContractBroken on a missing column."""
+    """The rows of the regular settlement, prices of 0 (no trade) made null. Raises ContractBroken without a column."""
     require_columns("futures", futures, FIELDS)
     rows = futures.filter(pl.col("EmMrgnTrgDiv") == NORMAL).select(FIELDS)
     return rows.with_columns(pl.when(pl.col(name) > 0).then(pl.col(name)).alias(name) for name in _PRICES)

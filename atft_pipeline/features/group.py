@@ -70,6 +70,10 @@ class Group:
     columns: tuple[Column, ...]
     compute: Compute
     """Yields (name, values) in declared order; values are [T, N] or [T] (the same for every stock), NaN for null."""
+    plan: str = "free"
+    """The cheapest plan whose tables have the columns that the group reads, where the tables alone do not say it."""
+    bar_columns: tuple[str, ...] = ()
+    """Columns of bars_daily that the group reads itself, beside those that reach it through the panel."""
 
 
 def compute_columns(group: Group, inputs: Inputs) -> Iterator[tuple[str, NDArray[np.float32]]]:

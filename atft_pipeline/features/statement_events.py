@@ -6,6 +6,7 @@ from its own day on and nothing before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,10 +70,11 @@ MONTHS = 12 * 3000
 class Actuals:
     """Cumulative results by (fiscal year, quarter), each as known at a given document."""
 
-    def __init__(self, documents: pl.DataFrame, now: Periods) -> None:
+    def __init__(self, documents: pl.DataFrame, now: Periods, extra: Sequence[str] = ()) -> None:
+        """`extra` names further columns of the documents that count by fiscal quarter."""
         self._now = now
         known = documents.filter(pl.col("quarter").is_not_null() & pl.col("year").is_not_null())
-        self._columns = {name: known[name].cast(pl.Float64).to_numpy() for name in _ACTUAL_COLUMNS}
+        self._columns = {name: known[name].cast(pl.Float64).to_numpy() for name in (*_ACTUAL_COLUMNS, *extra)}
         entity = _period_entity(_ints(known, "company"), _ints(known, "year"), _ints(known, "quarter"))
         self._vintages = Vintages(entity, _ints(known, "seq"), len(documents) + 1)
 
@@ -193,7 +195,7 @@ def derive_events(documents: pl.DataFrame) -> pl.DataFrame:
 def _result_values(a: Actuals) -> dict[str, Array]:
     op, odp = (symmetric_growth(a.single_quarter(n), a.single_quarter(n, 1)) for n in ("op", "odp"))
     sales, op_ttm, np_ttm = (a.trailing_year(name) for name in ("sales", "op", "np"))
-    margin, margin_before = (_positive_ratio(a.trailing_year("op", y), a.trailing_year("sales", y)) for y in (0, 1))
+    margin, margin_before = (positive_ratio(a.trailing_year("op", y), a.trailing_year("sales", y)) for y in (0, 1))
     margin, margin_before = np.clip(margin, -2, 2), np.clip(margin_before, -2, 2)
     mean_equity = (a.level("equity") + a.level("equity", 1)) / 2
     mean_assets = (a.level("assets") + a.level("assets", 1)) / 2
@@ -205,7 +207,7 @@ def _result_values(a: Actuals) -> dict[str, Array]:
         "fs_op_ttm_yoy": symmetric_growth(op_ttm, a.trailing_year("op", 1)),
         "fs_op_margin_ttm": margin,
         "fs_op_margin_ttm_chg": margin - margin_before,
-        "fs_roe_ttm": np.clip(_positive_ratio(np_ttm, mean_equity), -3, 3),
+        "fs_roe_ttm": np.clip(positive_ratio(np_ttm, mean_equity), -3, 3),
         "fs_roa_ttm": divide(np_ttm, mean_assets),
         "fs_equity_ratio": divide(a.level("equity"), a.level("assets")),
         "sales_ttm": sales,
@@ -223,16 +225,16 @@ def _outlook_values(documents: pl.DataFrame, now: Periods, a: Actuals) -> dict[s
     f_op, f_np = (pick(f.rows["value"].to_numpy(), f.at(now, target)) for f in (op, np_))
     dps_rows = dps.at(now, target)
     earned = np.where(now.quarter < 4, a.cumulative("op", 0, now.quarter), np.nan)
-    usual = _positive_ratio(a.cumulative("op", 1, now.quarter), a.cumulative("op", 1, 4))
-    progress = np.clip(_positive_ratio(earned, f_op), -3, 3)
-    newest_full_year = _newest_full_year(documents)
+    usual = positive_ratio(a.cumulative("op", 1, now.quarter), a.cumulative("op", 1, 4))
+    progress = np.clip(positive_ratio(earned, f_op), -3, 3)
+    closed = newest_full_year(documents)
     rev_op, rev_op_on = op.last_revision(now)
     rev_np, rev_np_on = np_.last_revision(now)
     rev_dps, rev_dps_on = dps.last_revision(now, across_splits=False)
     return {
         "fs_accruals_fy": divide(
-            a.in_year("np", newest_full_year) - a.in_year("cfo", newest_full_year),
-            a.in_year("assets", newest_full_year),
+            a.in_year("np", closed) - a.in_year("cfo", closed),
+            a.in_year("assets", closed),
         ),
         "fs_fc_op_progress": progress,
         "fs_fc_op_progress_gap": progress - usual,
@@ -250,7 +252,8 @@ def _outlook_values(documents: pl.DataFrame, now: Periods, a: Actuals) -> dict[s
     }
 
 
-def _newest_full_year(documents: pl.DataFrame) -> Ints:
+def newest_full_year(documents: pl.DataFrame) -> Ints:
+    """The newest fiscal year-end, in months, whose full-year result each document's company has told; -1 for none."""
     closed = pl.when(pl.col("quarter") == 4).then("year")
     newest = documents.select(closed.cum_max().forward_fill().over("company").fill_null(-1))
     return newest.to_series().to_numpy().astype(np.int64)
@@ -275,7 +278,8 @@ def last_known(documents: pl.DataFrame) -> pl.DataFrame:
     return state.select("actual_on").with_columns(base_shares=pl.Series(shares, dtype=pl.Float64))
 
 
-def _positive_ratio(numerator: Array, denominator: Array) -> Array:
+def positive_ratio(numerator: Array, denominator: Array) -> Array:
+    """The quotient; null unless the denominator is above 0."""
     return divide(numerator, np.where(denominator > 0, denominator, np.nan))
 
 

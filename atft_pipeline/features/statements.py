@@ -7,22 +7,19 @@ or on the age of a revision is computed here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from atft_pipeline.features.companies import panel_documents
+from atft_pipeline.features.companies import STALE_AFTER, Known, panel_documents
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.statement_events import Forecasts, derive_events
 from atft_pipeline.features.tables import required_table
-from atft_pipeline.panel.asof import AsOf, as_of
+from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.operators import Array, divide, log, ts_sum
 from atft_pipeline.panel.panel import Panel
 
-STALE_AFTER = 160
-"""Trading days after which everything but the flags is null: a company that stopped reporting."""
 VALID_WITHIN = 100
 STALENESS_CAP = 500
 REVISION_DAYS = 60
@@ -41,26 +38,6 @@ STEPPING = (
     "fs_equity_ratio",
 )
 """Columns that change at events only, in contract order up to the first daily one."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """The newest event of each company on each day."""
-
-    panel: Panel
-    events: pl.DataFrame
-    joined: AsOf
-
-    def value(self, name: str) -> Array:
-        """An event column on the panel, [T, N]; null before the first event."""
-        return self.joined.take(self.events[name].cast(pl.Float64).to_numpy())
-
-    def age(self, name: str) -> Array:
-        """Trading days from an event's date column to each panel date, [T, N]; null where there is no such date."""
-        days = self.events[name].to_numpy().astype("datetime64[D]")
-        first_row = np.where(np.isnat(days), np.nan, np.searchsorted(self.panel.axes.dates, days))
-        rows = np.arange(len(self.panel.axes.dates), dtype=np.float64)[:, None]
-        return rows - self.joined.take(first_row)
 
 
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:

@@ -1,0 +1,194 @@
+"""`div`: dividends as announced by each day, their ex-dates ahead and behind, and how they were revised.
+
+An ex-date that is already announced may lie in the future; a notice that comes later is not known. Amounts are per
+share of the panel's first day, like adjusted prices, so no split breaks a yield.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.features.dividend_notices import read_notices
+from atft_pipeline.features.group import Column, Group, Inputs
+from atft_pipeline.features.tables import required_table
+from atft_pipeline.panel.asof import as_of
+from atft_pipeline.panel.operators import Array, divide, ts_cumsum, ts_sum
+from atft_pipeline.panel.panel import Panel
+
+AHEAD_DAYS, YEAR_DAYS, TWO_YEARS_DAYS = 370, 365, 730
+"""Calendar days over which dividends are summed."""
+YEAR_ROWS = 245
+"""Listed rows that count as a year of a code's history."""
+EX_CAP, STALENESS_CAP = 250, 500
+REVISION_DAYS, COUNT_DAYS = 60, 240
+VALID_WITHIN = 250
+NEAR_DAYS = 5
+
+Days = NDArray[np.datetime64]
+_FAR, _NEVER = np.iinfo(np.int32).max, np.iinfo(np.int32).min
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the versions known on each day add up to, [T, N]. Ex-dates are days since 1970."""
+
+    ahead: Array
+    """Sum of the known amounts with an ex-date in the next 370 days; NaN where none is known."""
+    last_year: Array
+    year_before: Array
+    next_ex: NDArray[np.int32]
+    next_amount: Array
+    """Amount of the nearest ex-date ahead; NaN where it is undetermined."""
+    next_special: NDArray[np.bool_]
+    last_ex: NDArray[np.int32]
+
+
+def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield the group's columns; see `COLUMNS` for the formulas."""
+    panel = inputs.panel
+    notices = read_notices(required_table(inputs.tables, "dividend"), panel)
+    newest = as_of(notices["available"], notices["stock"], panel.axes)
+    known = _known_each_day(notices, panel)
+    to_ex = _trading_days_between(panel, known.next_ex, ahead=True)
+    since_ex = _trading_days_between(panel, known.last_ex, ahead=False)
+    seen = ts_cumsum(np.where(panel.axes.listed, 1.0, np.nan))
+    has_year, has_two = seen >= YEAR_ROWS, seen >= 2 * YEAR_ROWS
+    trailing = np.where(has_year | (known.last_year > 0), known.last_year, np.nan)
+    last_year, before = known.last_year, known.year_before
+    staleness = np.where(newest.index >= 0, np.minimum(newest.staleness_td, STALENESS_CAP), STALENESS_CAP)
+
+    yield "div_yield_fwd", divide(known.ahead, panel.c)
+    yield "div_yield_ttm", divide(trailing, panel.c)
+    yield "div_next_yield", divide(known.next_amount, panel.c)
+    yield "div_td_to_ex", to_ex
+    yield "div_td_since_ex", since_ex
+    yield "div_pre_ex_5", np.where((to_ex >= 1) & (to_ex <= NEAR_DAYS), 1.0, 0.0)
+    yield "div_is_ex", np.where(since_ex == 0, 1.0, 0.0)
+    yield "div_post_ex_5", np.where((since_ex >= 1) & (since_ex <= NEAR_DAYS), 1.0, 0.0)
+    yield "div_is_special", np.where(known.next_special, 1.0, 0.0)
+    yield "div_rev", np.where(newest.index >= 0, _recent_revision(notices, panel), np.nan)
+    yield "div_rev_net_cnt_240", ts_sum(_revision_signs(notices, panel), COUNT_DAYS, 1)
+    yield "div_growth_yoy", np.where(has_two, divide(2 * (last_year - before), last_year + before), np.nan)
+    yield "div_staleness_td", staleness
+    yield "div_valid", np.where(staleness <= VALID_WITHIN, 1.0, 0.0)
+
+
+def _known_each_day(notices: pl.DataFrame, panel: Panel) -> Known:
+    """Lay every version over the rows in which it counts.
+
+    Versions are taken in the order in which they became known, and only ever added: what comes later cannot move the
+    last digit of an earlier row.
+    """
+    axes, shape = panel.axes, panel.axes.shape
+    versions = notices.filter(~pl.col("deleted") & pl.col("ex").is_not_null() & (pl.col("row") < pl.col("until")))
+    ex = versions["ex"].to_numpy().astype("datetime64[D]")
+    number = ex.astype(np.int64)
+    reach = {
+        gap: axes.first_row_from((number + gap).astype("datetime64[D]"))
+        for gap in (-AHEAD_DAYS, 0, YEAR_DAYS, TWO_YEARS_DAYS)
+    }
+    found = Known(
+        ahead=np.full(shape, np.nan),
+        last_year=np.zeros(shape),
+        year_before=np.zeros(shape),
+        next_ex=np.full(shape, _FAR, np.int32),
+        next_amount=np.full(shape, np.nan),
+        next_special=np.zeros(shape, dtype=np.bool_),
+        last_ex=np.full(shape, _NEVER, np.int32),
+    )
+    for stock, row, until, day, amount, special, soon, on, year, two in zip(
+        versions["stock"].to_list(), versions["row"].to_list(), versions["until"].to_list(),
+        number.tolist(), versions["amount"].fill_null(np.nan).to_list(),
+        versions["is_special"].to_list(), *(reach[k].tolist() for k in (-AHEAD_DAYS, 0, YEAR_DAYS, TWO_YEARS_DAYS)),
+        strict=True,
+    ):  # fmt: skip
+        _lay_next(found, stock, slice(row, min(until, on)), day, amount, special)
+        past = found.last_ex[max(row, on) : until, stock]
+        np.maximum(past, day, out=past)
+        if np.isfinite(amount):
+            span = found.ahead[max(row, soon) : min(until, on), stock]
+            span[:] = np.where(np.isnan(span), amount, span + amount)
+            found.last_year[max(row, on) : min(until, year), stock] += amount
+            found.year_before[max(row, year) : min(until, two), stock] += amount
+    return found
+
+
+def _lay_next(found: Known, stock: int, rows: slice, day: int, amount: float, special: bool) -> None:
+    """Make a version the nearest one ahead where it is, or add it to another one of the same ex-date."""
+    if rows.stop <= rows.start:
+        return
+    nearest, sums, flags = found.next_ex[rows, stock], found.next_amount[rows, stock], found.next_special[rows, stock]
+    closer, same = day < nearest, day == nearest
+    sums[:] = np.where(closer, amount, np.where(same, sums + amount, sums))
+    flags[:] = np.where(closer, special, flags | (same & special))
+    np.minimum(nearest, day, out=nearest)
+
+
+def _trading_days_between(panel: Panel, ex: NDArray[np.int32], *, ahead: bool) -> Array:
+    """Trading days to an ex-date ahead, or since one behind, up to the cap; the cap where there is none."""
+    days = panel.calendar.days
+    unknown = ex == (_FAR if ahead else _NEVER)
+    dated = np.where(unknown, 0, ex).astype("datetime64[D]")
+    there, here = np.searchsorted(days, dated), np.searchsorted(days, panel.axes.dates)[:, None]
+    gap = there - here if ahead else here - there
+    unknown |= (dated < days[0]) if not ahead else (dated > days[-1])
+    return np.where(unknown, EX_CAP, np.minimum(gap, EX_CAP)).astype(np.float64)
+
+
+def _recent_revision(notices: pl.DataFrame, panel: Panel) -> Array:
+    """The newest revision while it is at most 60 trading days old, else 0."""
+    revisions = notices.filter(pl.col("change").is_not_null())
+    joined = as_of(revisions["available"], revisions["stock"], panel.axes)
+    recent = joined.take(revisions["change"].to_numpy(), REVISION_DAYS)
+    return np.where(np.isnan(recent), 0.0, recent)
+
+
+def _revision_signs(notices: pl.DataFrame, panel: Panel) -> Array:
+    """Upward minus downward revisions that became known on each row."""
+    revisions = notices.filter(pl.col("change").is_not_null() & (pl.col("row") < len(panel.axes.dates)))
+    # What became usable before the first row is not known to have happened within its window.
+    inside = revisions["available"].to_numpy().astype("datetime64[D]") >= panel.axes.dates[0]
+    net = np.zeros(panel.axes.shape)
+    place = (revisions["row"].to_numpy()[inside], revisions["stock"].to_numpy()[inside])
+    np.add.at(net, place, np.sign(revisions["change"].to_numpy()[inside]))
+    return net
+
+
+_CS, _T = "cross_section", "time"
+COLUMNS = (
+    Column("div_yield_fwd", "f32", "known amounts with ExDate in (T, T+370 d] / px_close", "", "null if none", _CS),
+    Column("div_yield_ttm", "f32", "amounts with ExDate in (T-365 d, T] / px_close", "", "0 after a year of none", _CS),
+    Column("div_next_yield", "f32", "amount of the nearest ExDate ahead / px_close", "", "null if none known", _CS),
+    Column("div_td_to_ex", "i16", "trading days to the nearest known ExDate, cap 250", "", "250 if none", _T),
+    Column("div_td_since_ex", "i16", "trading days since the last ExDate, cap 250", "", "250 if none", _T),
+    Column("div_pre_ex_5", "i8", "1 <= div_td_to_ex <= 5", "", "0", "flag"),
+    Column("div_is_ex", "i8", "T is the ExDate of a known dividend", "", "0", "flag"),
+    Column("div_post_ex_5", "i8", "1 <= div_td_since_ex <= 5", "", "0", "flag"),
+    Column("div_is_special", "i8", "the nearest dividend ahead is commemorative or special", "", "0", "flag"),
+    Column("div_rev", "f32", "g(new, previous) amount of one dividend", "60 td", "0 if none, null if no notice", _CS),
+    Column("div_rev_net_cnt_240", "i8", "upward - downward revisions", "240 td", "0 if none", _CS),
+    Column(
+        "div_growth_yoy",
+        "f32",
+        "g(amounts of the last 365 d, of the 365 d before)",
+        "",
+        "null below 2 years of rows",
+        _CS,
+    ),
+    Column("div_staleness_td", "i16", "trading days since the last notice, cap 500", "", "500 if none", _T),
+    Column("div_valid", "i8", "div_staleness_td <= 250", "", "0", "flag"),
+)
+
+GROUP = Group(
+    name="div",
+    tier="premium",
+    tables=("calendar", "master", "bars_daily", "dividend"),
+    availability="PubDate if before 15:00 (half day: 11:30) on a trading day, else the next trading day",
+    columns=COLUMNS,
+    compute=compute,
+)

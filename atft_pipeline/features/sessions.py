@@ -1,0 +1,85 @@
+"""`ses`: what the morning and the afternoon of a day say apart; Premium delivers them beside the daily bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft_pipeline.features.group import Column, Group, Inputs
+from atft_pipeline.features.tables import require_columns, required_table
+from atft_pipeline.panel.axes import Axes
+from atft_pipeline.panel.operators import Array, divide, log, ts_lag, ts_mean, ts_sum, where_known
+
+FIELDS = ("MO", "MH", "ML", "MC", "MVo", "MUL", "MLL", "AO", "AH", "AL", "AC")
+
+
+def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield the group's columns; see `COLUMNS` for the formulas."""
+    panel, bars = inputs.panel, required_table(inputs.tables, "bars_daily")
+    require_columns("bars_daily", bars, ("Date", "Code", *FIELDS))
+    half = {name: _dense(bars, name, panel.axes) for name in FIELDS}
+    morning, afternoon = (divide(half[f"{s}C"], half[f"{s}O"]) - 1 for s in "MA")
+    volume = half["MVo"] * panel.split
+    yield "ses_am_gap", divide(half["MO"] / panel.split, ts_lag(panel.c, 1)) - 1
+    yield "ses_am_ret", morning
+    yield "ses_am_range", log(divide(half["MH"], half["ML"]))
+    yield "ses_am_close_loc", _close_location(half["MH"], half["ML"], half["MC"])
+    yield "ses_am_vol_share", divide(half["MVo"], panel.volume)
+    yield "ses_am_vol_ratio_20", divide(volume, ts_mean(ts_lag(volume, 1), 20, 15))
+    yield "ses_lunch_gap", divide(half["AO"], half["MC"]) - 1
+    yield "ses_pm_ret", afternoon
+    yield "ses_pm_range", log(divide(half["AH"], half["AL"]))
+    yield "ses_pm_close_loc", _close_location(half["AH"], half["AL"], half["AC"])
+    yield "ses_pm_am_diff", afternoon - morning
+    yield "ses_am_ret_sum_20", ts_sum(morning, 20, 15)
+    yield "ses_pm_ret_sum_20", ts_sum(afternoon, 20, 15)
+    up, down = half["MUL"] == 1, half["MLL"] == 1
+    yield "ses_am_limit", where_known(np.where(up, 1.0, np.where(down, -1.0, 0.0)), half["MUL"], half["MLL"])
+
+
+def _dense(bars: pl.DataFrame, name: str, axes: Axes) -> Array:
+    """A column of the bars on the panel, [T, N]."""
+    row = axes.date_index(bars["Date"].to_numpy().astype("datetime64[D]"))
+    column = axes.code_index(bars["Code"].to_numpy().astype(axes.codes.dtype))
+    inside = (row >= 0) & (column >= 0)
+    values = np.full(axes.shape, np.nan)
+    values[row[inside], column[inside]] = bars[name].cast(pl.Float64).to_numpy()[inside]
+    return values
+
+
+def _close_location(high: Array, low: Array, close: Array) -> Array:
+    """Where the session closed within its range, -1 to 1; 0 when it had none."""
+    return np.where(high == low, 0.0, divide(2 * close - high - low, high - low))
+
+
+_CS = "cross_section"
+COLUMNS = (
+    Column("ses_am_gap", "f32", "MO/(px_close[-1] F) - 1", "1 lag", "null without a morning trade", _CS),
+    Column("ses_am_ret", "f32", "MC/MO - 1", "", "null without a morning trade", _CS),
+    Column("ses_am_range", "f32", "ln(MH/ML)", "", "null without a morning trade", _CS),
+    Column("ses_am_close_loc", "f32", "(2 MC - MH - ML)/(MH - ML)", "", "0 if range 0", _CS),
+    Column("ses_am_vol_share", "f32", "MVo/px_volume", "", "null if volume 0", _CS),
+    Column("ses_am_vol_ratio_20", "f32", "MVo G / mean of the prior 20", "20/15 prior", "", _CS),
+    Column("ses_lunch_gap", "f32", "AO/MC - 1", "", "null if either missing", _CS),
+    Column("ses_pm_ret", "f32", "AC/AO - 1", "", "null without an afternoon trade", _CS),
+    Column("ses_pm_range", "f32", "ln(AH/AL)", "", "null without an afternoon trade", _CS),
+    Column("ses_pm_close_loc", "f32", "(2 AC - AH - AL)/(AH - AL)", "", "0 if range 0", _CS),
+    Column("ses_pm_am_diff", "f32", "ses_pm_ret - ses_am_ret", "", "", _CS),
+    Column("ses_am_ret_sum_20", "f32", "sum of ses_am_ret", "20/15", "", _CS),
+    Column("ses_pm_ret_sum_20", "f32", "sum of ses_pm_ret", "20/15", "", _CS),
+    Column("ses_am_limit", "i8", "1 if MUL, -1 if MLL, else 0", "", "null if the field is missing", "flag"),
+)
+
+GROUP = Group(
+    name="ses",
+    tier="premium",
+    tables=("calendar", "master", "bars_daily"),
+    availability="T, after the close",
+    columns=COLUMNS,
+    compute=compute,
+    plan="premium",
+    bar_columns=FIELDS,
+)
