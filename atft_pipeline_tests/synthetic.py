@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 from atft_pipeline.jquants.tables import TABLES
 from atft_pipeline.panel.ids import SECTOR33_CODES
 from atft_pipeline.panel.panel import Panel, build_panel
+from atft_pipeline_tests.synthetic_premium import (
+    details_table,
+    dividend_table,
+    futures_table,
+    options_table,
+    with_sessions,
+)
 from atft_pipeline_tests.synthetic_trading import trading_tables
 
 START = date(2022, 1, 4)
@@ -44,6 +51,10 @@ class Frames:
     short_ratio: pl.DataFrame
     short_sale_report: pl.DataFrame
     breakdown: pl.DataFrame
+    options_225: pl.DataFrame
+    futures: pl.DataFrame
+    dividend: pl.DataFrame
+    fin_details: pl.DataFrame
 
     @property
     def dates(self) -> list[date]:
@@ -54,7 +65,8 @@ class Frames:
     def events(self) -> dict[str, pl.DataFrame]:
         """The tables that groups read beside the panel, by the names of the lake."""
         beside = ("calendar", "master", "bars")
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+        return own | {"bars_daily": self.bars}
 
     def until(self, last: date) -> Frames:
         """What was published by the close of `last`; the calendar is known ahead and stays whole."""
@@ -70,6 +82,10 @@ class Frames:
             "short_ratio": "Date",
             "short_sale_report": "DiscDate",
             "breakdown": "Date",
+            "options_225": "Date",
+            "futures": "Date",
+            "dividend": "PubDate",
+            "fin_details": "DiscDate",
         }
         return replace(self, **{name: getattr(self, name).filter(pl.col(key) <= last) for name, key in day.items()})
 
@@ -96,15 +112,22 @@ def market(codes: int = 130, days: int = 330, seed: int = 1) -> Frames:
     bars = pl.DataFrame({**key, **{name: grid[listed] for name, grid in quotes.items()}})
     flags = {name: pl.col(name).cast(pl.Int8).cast(pl.String) for name in ("UL", "LL")}
     bars = bars.with_columns(**flags).with_columns(pl.col(pl.Float64).fill_nan(None))
+    more = np.random.default_rng([seed, 2])
+    topix, flows = _topix(rng, dates), _investor_types(rng, dates)
+    statements = _fin_summary(rng, names, dates)
     return Frames(
         calendar,
         _typed("master", {**key, **_listing(columns, codes)}),
-        _typed("bars_daily", bars.to_dict(as_series=True)),
-        _topix(rng, dates),
+        with_sessions(more, _typed("bars_daily", bars.to_dict(as_series=True))),
+        topix,
         _indices(np.random.default_rng([seed, 1]), dates),
-        _investor_types(rng, dates),
-        _fin_summary(rng, names, dates),
+        flows,
+        statements,
         **trading_tables(names, dates, listed, listed & ~np.isnan(quotes["Vo"])),
+        options_225=options_table(more, dates),
+        futures=futures_table(more, dates),
+        dividend=dividend_table(more, names.tolist(), dates),
+        fin_details=details_table(more, statements),
     )
 
 

@@ -29,8 +29,10 @@ NULL_BUDGET: Mapping[str, float] = {
     "meta": 0.97, "px": 0.97, "ret": 0.97, "vol": 0.97, "ta": 0.97, "liq": 0.97, "evt": 0.97, "cal": 1.0, "xs": 0.95,
     "mkt": 1.0, "mb": 0.95, "idx": 1.0, "sec": 0.98, "flow": 0.98, "wm": 0.85, "dm": 0.01, "ss": 0.97, "fs": 0.85,
     "ev": 0.97, "gr": 0.90, "bd": 0.97,
+    "opt": 0.75, "ses": 0.95, "div": 0.80, "fut": 0.98, "bs": 0.60,
 }  # fmt: skip
-"""Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe."""
+"""Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe.
+Option expiries are a month apart and those within a week do not count: on one day in five nothing brackets 30 days."""
 
 MIN_YEAR_ROWS = 1_000
 """Rows after warm-up that a year needs before its coverage is judged by itself."""
@@ -65,6 +67,10 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"^brd_(gt_sma|avg_corr)_|^idx_sector_gt_|^gr_(clustering$|peer_corr_)", 0.0, 1.0),
     (r"^mb_corr_|^brd_high_low_", -1.0, 1.0),
     (r"^gr_(degree|strength)$|^mb_(resid_vol|idio_vol)_|^(idx_sector|brd)_disp_", 0.0, np.inf),
+    (r"^opt_iv_atm|^fut_nkvi_front$|^ses_am_vol_share$|^div_yield|^div_next_yield$", 0.0, np.inf),
+    (r"^div_(rev|growth_yoy)$|^bs_(inventory_yoy|asset_growth_yoy)$", -2.0, 2.0),
+    (r"_close_loc$|^ses_am_limit$", -1.0, 1.0),
+    (r"^bs_(debt|ppe|goodwill|intangible)_to_assets$", 0.0, np.inf),
     (r"_valid$|_is_|_flag_|^target_up", -1.0, 1.0),
     (r"^cal_dow$", 0.0, 4.0),
     (r"^cal_month$", 1.0, 12.0),

@@ -18,7 +18,6 @@ from atft_pipeline.panel.availability import by_disclosure_time
 from atft_pipeline.panel.operators import Array
 from atft_pipeline.panel.panel import Panel
 
-
 STALE_AFTER = 160
 """Trading days after which everything but the flags is null: a company that stopped reporting."""
 

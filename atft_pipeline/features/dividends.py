@@ -57,7 +57,9 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     to_ex = _trading_days_between(panel, known.next_ex, ahead=True)
     since_ex = _trading_days_between(panel, known.last_ex, ahead=False)
     seen = ts_cumsum(np.where(panel.axes.listed, 1.0, np.nan))
-    has_year, has_two = seen >= YEAR_ROWS, seen >= 2 * YEAR_ROWS
+    waited = _days_since_first_notice(notices, panel)
+    has_year = (seen >= YEAR_ROWS) | (waited >= YEAR_DAYS)
+    has_two = (seen >= 2 * YEAR_ROWS) | (waited >= TWO_YEARS_DAYS)
     trailing = np.where(has_year | (known.last_year > 0), known.last_year, np.nan)
     last_year, before = known.last_year, known.year_before
     staleness = np.where(newest.index >= 0, np.minimum(newest.staleness_td, STALENESS_CAP), STALENESS_CAP)
@@ -140,9 +142,17 @@ def _trading_days_between(panel: Panel, ex: NDArray[np.int32], *, ahead: bool) -
     return np.where(unknown, EX_CAP, np.minimum(gap, EX_CAP)).astype(np.float64)
 
 
+def _days_since_first_notice(notices: pl.DataFrame, panel: Panel) -> Array:
+    """Calendar days from a code's first known notice: how far back its dividends are known, if longer than its rows."""
+    first = notices.group_by("stock").agg(pl.col("available", "PubDate").min()).sort("stock")
+    joined = as_of(first["available"], first["stock"], panel.axes)
+    days = panel.axes.dates.astype(np.int64)[:, None]
+    return days - joined.take(first["PubDate"].to_numpy().astype("datetime64[D]").astype(np.int64))
+
+
 def _recent_revision(notices: pl.DataFrame, panel: Panel) -> Array:
     """The newest revision while it is at most 60 trading days old, else 0."""
-    revisions = notices.filter(pl.col("change").is_not_null())
+    revisions = _revisions(notices, panel)
     joined = as_of(revisions["available"], revisions["stock"], panel.axes)
     recent = joined.take(revisions["change"].to_numpy(), REVISION_DAYS)
     return np.where(np.isnan(recent), 0.0, recent)
@@ -150,19 +160,33 @@ def _recent_revision(notices: pl.DataFrame, panel: Panel) -> Array:
 
 def _revision_signs(notices: pl.DataFrame, panel: Panel) -> Array:
     """Upward minus downward revisions that became known on each row."""
-    revisions = notices.filter(pl.col("change").is_not_null() & (pl.col("row") < len(panel.axes.dates)))
-    # What became usable before the first row is not known to have happened within its window.
-    inside = revisions["available"].to_numpy().astype("datetime64[D]") >= panel.axes.dates[0]
+    revisions = _revisions(notices, panel).filter(pl.col("row") < len(panel.axes.dates))
     net = np.zeros(panel.axes.shape)
-    place = (revisions["row"].to_numpy()[inside], revisions["stock"].to_numpy()[inside])
-    np.add.at(net, place, np.sign(revisions["change"].to_numpy()[inside]))
+    np.add.at(
+        net,
+        (revisions["row"].to_numpy(), revisions["stock"].to_numpy()),
+        np.sign(revisions["change"].to_numpy()),
+    )
     return net
+
+
+def _revisions(notices: pl.DataFrame, panel: Panel) -> pl.DataFrame:
+    """Notices that revise an amount, from the panel's first day on: no row counts the age of earlier ones."""
+    first = pl.lit(panel.axes.dates[0].astype(object))
+    return notices.filter(pl.col("change").is_not_null() & (pl.col("PubDate") >= first))
 
 
 _CS, _T = "cross_section", "time"
 COLUMNS = (
     Column("div_yield_fwd", "f32", "known amounts with ExDate in (T, T+370 d] / px_close", "", "null if none", _CS),
-    Column("div_yield_ttm", "f32", "amounts with ExDate in (T-365 d, T] / px_close", "", "0 after a year of none", _CS),
+    Column(
+        "div_yield_ttm",
+        "f32",
+        "amounts with ExDate in (T-365 d, T] / px_close",
+        "",
+        "0 if none in a year",
+        _CS,
+    ),
     Column("div_next_yield", "f32", "amount of the nearest ExDate ahead / px_close", "", "null if none known", _CS),
     Column("div_td_to_ex", "i16", "trading days to the nearest known ExDate, cap 250", "", "250 if none", _T),
     Column("div_td_since_ex", "i16", "trading days since the last ExDate, cap 250", "", "250 if none", _T),
@@ -177,7 +201,7 @@ COLUMNS = (
         "f32",
         "g(amounts of the last 365 d, of the 365 d before)",
         "",
-        "null below 2 years of rows",
+        "null below 2 years of history",
         _CS,
     ),
     Column("div_staleness_td", "i16", "trading days since the last notice, cap 500", "", "500 if none", _T),

@@ -56,8 +56,8 @@ def regular(futures: pl.DataFrame) -> pl.DataFrame:
 
 
 def central_contracts(contracts: pl.DataFrame, product: str) -> Central:
-    """The central contracts of a product. Raises ContractBroken when a date has two."""
-    own = contracts.filter(pl.col("ProdCat") == product).sort("Date", "CM")
+    """The central contracts of a product. Raises ContractBroken when it has no rows, or a date two central ones."""
+    own = _of_product(contracts, product).sort("Date", "CM")
     dates = own.select("Date").unique().sort("Date").with_row_index("place")
     own = own.join(dates, on="Date").with_columns(pl.col("place").cast(pl.Int64))
     chosen = own.filter(pl.col("CCMFlag") == CENTRAL)
@@ -94,8 +94,15 @@ def central_contracts(contracts: pl.DataFrame, product: str) -> Central:
     )
 
 
+def _of_product(contracts: pl.DataFrame, product: str) -> pl.DataFrame:
+    own = contracts.filter(pl.col("ProdCat") == product)
+    if own.is_empty():
+        raise ContractBroken(f"futures has no rows of {product}; ingest it again, or check the API's product codes")
+    return own
+
+
 def nearest_settlement(contracts: pl.DataFrame, product: str) -> tuple[pl.Series, Array]:
     """Date and settlement of the product's contract that ends first, on each of its dates."""
-    own = contracts.filter((pl.col("ProdCat") == product) & (pl.col("LTD") >= pl.col("Date")))
+    own = _of_product(contracts, product).filter(pl.col("LTD") >= pl.col("Date"))
     front = own.sort("Date", "LTD").group_by("Date", maintain_order=True).agg(pl.col("Settle").first())
     return front["Date"], front["Settle"].cast(pl.Float64).to_numpy()

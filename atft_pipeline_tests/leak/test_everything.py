@@ -22,6 +22,7 @@ from atft_pipeline.panel.availability import next_trading_day
 from atft_pipeline.panel.panel import build_panel
 from atft_pipeline_tests.leak.invariance import SeesTheFuture, assert_prefix_equal
 from atft_pipeline_tests.synthetic import Frames, market, session_before
+from atft_pipeline_tests.synthetic_premium import TEXTS, scale_texts
 
 EARLY, LATE = 180, 300
 GROUPS = catalog.groups("premium")
@@ -37,10 +38,16 @@ DATED = {
     "short_ratio": "Date",
     "short_sale_report": "DiscDate",
     "breakdown": "Date",
+    "options_225": "Date",
+    "futures": "Date",
+    "dividend": "PubDate",
+    "fin_details": "DiscDate",
 }
-NEXT_DAY = ("investor_types", "margin_alert", "short_ratio", "short_sale_report", "breakdown")
+NEXT_DAY = (
+    "investor_types", "margin_alert", "short_ratio", "short_sale_report", "breakdown", "options_225", "futures",
+)  # fmt: skip
 """Tables whose rows the next trading day is the first to know."""
-EVENTS = ("fin_summary", "investor_types", "margin_interest", *NEXT_DAY[1:])
+EVENTS = ("fin_summary", "investor_types", "margin_interest", *NEXT_DAY[1:5], "dividend")
 """Tables of which half of the later rows never come in the poisoned market."""
 CALENDAR_ONLY = {column.name for group in GROUPS if group.name == "cal" for column in group.columns}
 
@@ -80,7 +87,9 @@ def known_by(table: str, day: date) -> pl.Expr:
     if table == "margin_interest":
         weekly = pl.col("PubDate").is_null() & (pl.col("Date") <= session_before(day, 3))
         return weekly | (pl.col("PubDate") < day)
-    if table == "fin_summary":
+    if table == "dividend":
+        return (pl.col("PubDate") < day) | ((pl.col("PubDate") == day) & (pl.col("PubTime") < "15:00"))
+    if table in ("fin_summary", "fin_details"):
         return (pl.col("DiscDate") < day) | ((pl.col("DiscDate") == day) & (pl.col("DiscTime") < "15:00:00"))
     return pl.col(DATED[table]) <= day
 
@@ -97,6 +106,7 @@ def poisoned(frames: Frames, day: date) -> Frames:
     """
     rng = np.random.default_rng(17)
     changed = {name: _scaled(getattr(frames, name), known_by(name, day), rng) for name in DATED}
+    changed |= {n: scale_texts(n, changed[n], known_by(n, day), rng) for n in TEXTS}
     later = [d for d in frames.dates if d > day]
     after, place = pl.col("Date") > day, pl.col("Code").cast(pl.Int64) // 70
     splits = (pl.col("Date") == later[4]) & (place % 3 == 0)
@@ -105,7 +115,7 @@ def poisoned(frames: Frames, day: date) -> Frames:
         pl.when(splits).then(0.5).otherwise("AdjFactor").alias("AdjFactor"),
         *(
             pl.when(after & (place % 5 == k)).then(pl.lit("1")).otherwise(c).alias(c)
-            for k, c in enumerate(("UL", "LL"))
+            for k, c in enumerate(("UL", "LL", "MUL", "MLL"))
         ),
     )
     bars = bars.with_columns(pl.when(silent).then(None).otherwise(pl.col(c)).alias(c) for c in SILENT)
@@ -152,7 +162,7 @@ def test_the_proof_covers_every_column_of_the_contract(frames: Frames) -> None:
 def test_every_table_that_groups_read_is_cut_and_poisoned(frames: Frames) -> None:
     """A table that `DATED` leaves out would be the same on both sides of every comparison."""
     read = {table for group in GROUPS for table in group.tables} - {"calendar", "bars_daily"}
-    assert set(DATED) == {"master", "bars", *frames.events}
+    assert {"bars_daily" if name == "bars" else name for name in DATED} == {"master", *frames.events}
     assert read <= set(DATED)
 
 
@@ -276,6 +286,19 @@ def breakdown_of_the_day_itself(inputs: Inputs) -> Values:
     return as_of(rows["Date"], stock, axes).take(rows["LongBuyVa"].to_numpy())
 
 
+def next_dividend_in_later_notices(inputs: Inputs) -> Values:
+    notices, axes = inputs.tables["dividend"], inputs.panel.axes
+    ex = notices["ExDate"].str.to_date().dt.offset_by("-100d")  # whenever it was announced
+    joined = as_of(ex, axes.code_index(notices["Code"].to_numpy().astype(axes.codes.dtype)), axes)
+    return joined.take(notices["DivRate"].cast(pl.Float64, strict=False).to_numpy())
+
+
+def volatility_on_its_own_date(inputs: Inputs) -> Values:
+    options, axes = inputs.tables["options_225"], inputs.panel.axes
+    joined = as_of(options["Date"], np.zeros(options.height, np.int64), axes, entities=1)
+    return np.broadcast_to(joined.take(options["IV"].to_numpy()), axes.shape)
+
+
 LEAKS = (
     next_return,
     centred_mean,
@@ -289,6 +312,8 @@ LEAKS = (
     margin_from_the_next_business_day,
     position_from_its_calculation,
     breakdown_of_the_day_itself,
+    next_dividend_in_later_notices,
+    volatility_on_its_own_date,
 )
 
 
