@@ -53,7 +53,7 @@ def read_notices(dividend: pl.DataFrame, panel: Panel) -> pl.DataFrame:
     )
     notices = notices.with_columns(
         amount=pl.col("rate") / pl.Series(_share_unit(notices, panel)),
-        until=pl.col("row").shift(-1).over(_CHAIN, order_by="seq").fill_null(len(axes.dates)),
+        until=pl.Series(_superseded_on(notices, len(axes.dates))),
     )
     known = pl.col("amount").forward_fill().shift(1).over(_CHAIN, order_by="seq")
     return _with_changes(notices.with_columns(before=known))
@@ -71,6 +71,16 @@ def _roots(notices: pl.DataFrame) -> pl.Series:
             break
         root = further
     return root
+
+
+def _superseded_on(notices: pl.DataFrame, rows: int) -> NDArray[np.int64]:
+    """The panel row from which each version no longer counts: that of its dividend's next notice; `rows` for none."""
+    ordered = notices.sort(*_CHAIN, "seq")
+    first, seq = ordered["row"].to_numpy(), ordered["seq"].to_numpy()
+    follows = (ordered.select(pl.struct(_CHAIN).rle_id()).to_series().diff() == 0).fill_null(False).to_numpy()
+    until = np.full(len(first), rows, dtype=np.int64)
+    until[seq[:-1][follows[1:]]] = first[1:][follows[1:]]
+    return until
 
 
 def _share_unit(notices: pl.DataFrame, panel: Panel) -> NDArray[np.float64]:
