@@ -162,12 +162,7 @@ def write_table_if_changed(
         except LakeError:
             old = None
         # A file without a sound seal is written again even when its content is equal.
-        if (
-            old is not None
-            and is_intact(path)
-            and old.content_hash == found
-            and old.source == dict(source or {})
-        ):
+        if old is not None and is_intact(path) and old.content_hash == found and old.source == dict(source or {}):
             return old, False
     return write_table(path, frame, keys=keys, source=source, known_hash=found), True
 
