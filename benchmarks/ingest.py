@@ -1,7 +1,8 @@
 """Ingestion from the loopback exchange: bulk files over the whole span, day by day over its last year, and the official
 client's own range helper over that year, with and without one failing day.
 
-    python benchmarks/ingest.py [--stocks 4400] [--start 2014-07-01] [--end 2024-06-28] [--market FOLDER]
+    python benchmarks/ingest.py [--stocks 4400] [--start 2014-07-01] [--end 2024-06-28] [--plan PLAN]
+        [--market FOLDER]
 
 Each part runs in a process of its own, so that its peak memory is its own. One JSON line per part: rows a second
 (downloaded, decoded, checked and stored; for the helper: downloaded and concatenated), requests, and what was lost.
@@ -40,19 +41,17 @@ def months_between(first: date, last: date) -> list[str]:
     return [f"{number // 12}-{number % 12 + 1:02}" for number in numbers]
 
 
-def connected(exchange: Exchange, size: MarketSize) -> Client:
-    return connect(exchange.base_url, exchange.api_key, "premium", REQUESTS_PER_MINUTE, today=size.end)
+def connected(exchange: Exchange, size: MarketSize, plan: str) -> Client:
+    return connect(exchange.base_url, exchange.api_key, plan, REQUESTS_PER_MINUTE, today=size.end)
 
 
-def ingest(market: Path, size: MarketSize, first: date, bulk: bool) -> dict[str, Any]:
+def ingest(market: Path, size: MarketSize, first: date, plan: str, bulk: bool) -> dict[str, Any]:
     """Bars from `first` to the market's end, through the list of issues that they are judged against."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_exchange(
-            market, plan="premium", requests_per_minute=REQUESTS_PER_MINUTE, page_rows=PAGE_ROWS
-        ) as served,
+        running_exchange(market, plan=plan, requests_per_minute=REQUESTS_PER_MINUTE, page_rows=PAGE_ROWS) as served,
     ):
-        lake, client, months = Path(folder), connected(served, size), months_between(first, size.end)
+        lake, client, months = Path(folder), connected(served, size, plan), months_between(first, size.end)
         ingest_calendar(client, lake, first.replace(day=1), size.end)
         found: dict[str, Any] = {}
         for table in (MASTER, BARS_DAILY):
@@ -93,11 +92,11 @@ class Counted(ClientV2):
         return super()._get(url, params)
 
 
-def range_helper(market: Path, size: MarketSize, first: date, failing: str) -> dict[str, Any]:
+def range_helper(market: Path, size: MarketSize, first: date, plan: str, failing: str) -> dict[str, Any]:
     """`get_eq_bars_daily_range` over the same window; `failing`: a date that answers 500."""
     faults = [f"500:bars_daily:date={failing}"] if failing else []
     with running_exchange(
-        market, plan="premium", requests_per_minute=REQUESTS_PER_MINUTE, page_rows=PAGE_ROWS, faults=faults
+        market, plan=plan, requests_per_minute=REQUESTS_PER_MINUTE, page_rows=PAGE_ROWS, faults=faults
     ) as served:
         client = Counted(served)
         began = time.perf_counter()
@@ -145,6 +144,9 @@ def main() -> None:
     parser.add_argument("--stocks", type=int, default=200)
     parser.add_argument("--start", type=date.fromisoformat, default=date(2022, 7, 1))
     parser.add_argument("--end", type=date.fromisoformat, default=date(2024, 6, 28))
+    parser.add_argument(
+        "--plan", default="standard", help="premium bars have 44 columns, others 18 (default: standard)"
+    )
     parser.add_argument("--market", type=Path, help="where the market lies or is to be written (default: temporary)")
     options = parser.parse_args()
     size = MarketSize(stocks=options.stocks, start=options.start, end=options.end)
@@ -157,13 +159,13 @@ def main() -> None:
         market = options.market or Path(folder) / "market"
         ensure_market(size, market)
         parts: list[tuple[str, date, tuple[Any, ...]]] = [
-            ("bulk", size.start, (ingest, market, size, size.start, True)),
-            ("by date", year, (ingest, market, size, year, False)),
-            ("range helper", year, (range_helper, market, size, year, "")),
-            ("range helper, one failing day", year, (range_helper, market, size, year, str(failing))),
+            ("bulk", size.start, (ingest, market, size, size.start, options.plan, True)),
+            ("by date", year, (ingest, market, size, year, options.plan, False)),
+            ("range helper", year, (range_helper, market, size, year, options.plan, "")),
+            ("range helper, one failing day", year, (range_helper, market, size, year, options.plan, str(failing))),
         ]
         for name, first, work in parts:
-            about = {"stocks": size.stocks, "start": str(first), "end": str(size.end)}
+            about = {"plan": options.plan, "stocks": size.stocks, "start": str(first), "end": str(size.end)}
             print(
                 json.dumps({"benchmark": "ingest", "part": name, **about, **in_a_process(*work), **machine}), flush=True
             )
