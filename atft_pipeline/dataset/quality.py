@@ -43,8 +43,9 @@ _LISTED_BALANCES = (
     "dm_long_to_adv20 dm_short_to_adv20 dm_net_to_adv20 dm_short_long_log dm_imbalance dm_long_chg_1d dm_short_chg_1d "
     "dm_net_chg_5d dm_long_to_listed dm_short_to_listed"
 )
-SPARSE = frozenset({"meta_listing_age_td", *_LISTED_BALANCES.split()})
-"""Null by design for most stocks: the listing day lies before our history; few names have daily margin balances."""
+SPARSE = frozenset({"meta_listing_age_td", "div_growth_yoy", *_LISTED_BALANCES.split()})
+"""Null by design for most stocks: the listing day lies before our history; few names have daily margin balances;
+dividends of two years are compared, and a short history has few."""
 
 SECTOR_MEMBERS = 8
 """Traded members that a sector needs before nulls of its aggregates count: they ask for five others over a window,
