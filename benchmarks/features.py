@@ -2,8 +2,8 @@
 
     python benchmarks/features.py [--stocks 1000] [--start 2019-07-01] [--plan premium] [--lake FOLDER] [--only PART]
 
-Parts: `kernels` computes every group whose tables the panel alone gives; `peers` computes 67 of the same columns by
-Polars `.over` (streaming engine) and by pandas groupby, and compares the values; `build` writes raw tables of a
+Parts: `kernels` computes every group whose tables the panel alone gives. `peers` computes 64 of the same columns by
+Polars `.over` (streaming engine), 61 of them by pandas groupby, and compares the values. `build` writes raw tables of a
 simulated market and runs panel, every group of the plan and the dataset, each file on disk at the end. Prints JSON
 lines; cells are listed rows times columns. Dated results are kept in benchmarks/results/.
 """
@@ -195,7 +195,7 @@ AVERAGES = {5: 5, 20: 18, 60: 54, 200: 180}
 
 
 def by_polars(base: pl.DataFrame) -> dict[str, np.ndarray]:
-    """67 columns by window expressions, each chain closed over its code or day."""
+    """64 columns by window expressions, each chain closed over its code or day."""
     col = pl.col
 
     def past(name: str, rows: int) -> pl.Expr:
@@ -322,6 +322,11 @@ def by_pandas(base: pl.DataFrame) -> dict[str, np.ndarray]:
     out["ret_max_20"], out["ret_min_20"] = roll(out["ret_1d"], 20, 15, "max"), roll(out["ret_1d"], 20, 15, "min")
     out["vol_pk_20"] = np.sqrt(245 * roll(hl * hl, 20, 15, "mean") / (4 * np.log(2)))
     out["vol_down_20"] = np.sqrt(245 * roll(r.clip(upper=0) ** 2, 20, 15, "mean"))
+    rs = np.log(h / c) * np.log(h / o) + np.log(low / c) * np.log(low / o)
+    out["vol_rs_20"] = np.sqrt(245 * roll(rs, 20, 15, "mean").clip(lower=0))
+    out["vol_of_vol_20"] = roll(out["vol_cc_5"], 20, 15, "std") / roll(out["vol_cc_5"], 20, 15, "mean")
+    idle = (~(f["px_volume"].fillna(0) > 0)).astype(float)
+    out["liq_zero_frac_60"] = roll(idle, 60, 30, "mean")
     out["vol_ratio_5_60"] = out["vol_cc_5"] / out["vol_cc_60"]
     out["range_z_20"] = (hl - roll(past(hl, 1), 20, 15, "mean")) / roll(past(hl, 1), 20, 15, "std")
     for n, m in AVERAGES.items():
