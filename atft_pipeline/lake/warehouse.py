@@ -66,7 +66,7 @@ def build_warehouse(lake: Path) -> tuple[Path, list[str]]:
             for name, pattern in sources.items():
                 connection.execute(_view(name, pattern))
             for name, columns in _TABLES.items():
-                rows = pl.DataFrame(list(_rows(name, lake)), schema=columns)
+                rows = pl.DataFrame(list(_rows(name, lake)), schema=columns, orient="row")
                 connection.register("incoming", rows)
                 connection.execute(f"create table {_quoted(name)} as select * from incoming")
                 connection.unregister("incoming")

@@ -180,3 +180,15 @@ def test_the_command_answers_and_refuses_to_write(lake: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == f"run_id\n{RUN}\n"
     assert main([*ask, "drop table runs"]) == 1
     assert "read-only" in capsys.readouterr().err
+
+
+def test_as_many_rules_as_columns_are_still_rows(lake: Path) -> None:
+    """Six rules of six columns: a square must not be read the other way round."""
+    run = "c0ffee012345"
+    rules = {f"rule_{n}": {"passed": True, "got": n / 10, "want": 0.0, "message": "fine"} for n in range(6)}
+    write_json(lake / "evaluation" / run / "verdict.json", {"passed": True, "rules": rules})
+    write_json(lake / "evaluation" / RUN / "verdict.json", {"passed": True, "rules": {}})
+    build_warehouse(lake)
+    with open_warehouse(lake) as connection:
+        found = connection.execute(f"select rule, got from verdicts where run_id = '{run}' order by rule").fetchall()
+    assert found == [(f"rule_{n}", n / 10) for n in range(6)]
