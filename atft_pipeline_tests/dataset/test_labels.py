@@ -34,7 +34,7 @@ def panel() -> Panel:
         (1, 2, [0.10, NAN, 120 / 121 - 1, NAN, NAN, NAN]),
     ],
 )
-def test_hand_table(panel: Panel, delay: int, horizon: int, expected: list[float]) -> None:
+def test_t51_hand_table(panel: Panel, delay: int, horizon: int, expected: list[float]) -> None:
     y = forward_returns(panel, (horizon,), (delay,))
     np.testing.assert_allclose(y[:, 0, 0, 0], expected, rtol=1e-6)
 

@@ -43,7 +43,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Statistics:
     return fit(lake, market)[1]
 
 
-def test_every_training_row_stands_behind_the_statistics(fitted: Statistics) -> None:
+def test_t43_every_training_row_stands_behind_the_statistics(fitted: Statistics) -> None:
     market = make_market()
     first, end = calendar_split(market.axes.dates).part("train")
     assert fitted.coverage.rows == market.axes.listed[first:end].sum()
@@ -53,7 +53,7 @@ def test_every_training_row_stands_behind_the_statistics(fitted: Statistics) -> 
     assert check_saturation(fitted, LIMITS).passed
 
 
-def test_statistics_do_not_move_when_later_rows_are_replaced(fitted: Statistics, tmp_path: Path) -> None:
+def test_t43_statistics_do_not_move_when_later_rows_are_replaced(fitted: Statistics, tmp_path: Path) -> None:
     market = make_market()
     end = calendar_split(market.axes.dates).train[1]
     poisoned = {name: values.copy() for name, values in market.values.items()}
@@ -67,7 +67,7 @@ def test_statistics_do_not_move_when_later_rows_are_replaced(fitted: Statistics,
     assert again.dataset_hash != fitted.dataset_hash
 
 
-def test_five_rows_are_not_statistics(tmp_path: Path) -> None:
+def test_t43_five_rows_are_not_statistics(tmp_path: Path) -> None:
     market = make_market()
     store_dataset(tmp_path, market)
     split = calendar_split(market.axes.dates)
@@ -82,7 +82,7 @@ def test_five_rows_are_not_statistics(tmp_path: Path) -> None:
         require_statistics(planted, planted.dataset_hash, split, LIMITS)
 
 
-def test_statistics_of_the_first_month_only_do_not_cover_the_training_part(fitted: Statistics) -> None:
+def test_t43_statistics_of_the_first_month_only_do_not_cover_the_training_part(fitted: Statistics) -> None:
     start = replace(fitted.coverage, dates=20, last="2024-06-21")
     verdict = check_coverage(replace(fitted, coverage=start), LIMITS)
     assert not verdict.passed
@@ -120,7 +120,7 @@ def test_edited_statistics_are_refused(tmp_path: Path) -> None:
         Statistics.load(tmp_path)
 
 
-def test_a_saturated_feature_is_found() -> None:
+def test_t43_a_saturated_feature_is_found() -> None:
     rng = np.random.default_rng(0)
     x = np.where(rng.random((100, 30)) < 0.08, 1e6, rng.normal(size=(100, 30)))
     feature = fit_feature("heavy", "time", x, np.ones(x.shape, bool))
@@ -130,7 +130,7 @@ def test_a_saturated_feature_is_found() -> None:
     assert "heavy" in verdict.message
 
 
-def test_a_market_wide_column_keeps_its_time_scale_even_if_declared_cross_sectional() -> None:
+def test_t48_a_market_wide_column_keeps_its_time_scale_even_if_declared_cross_sectional() -> None:
     rng = np.random.default_rng(1)
     x = np.repeat(rng.normal(size=(200, 1)), 25, axis=1)
     where = np.ones(x.shape, bool)

@@ -14,7 +14,7 @@ def trading_days(count: int, start: str = "2022-01-04", holidays: tuple[str, ...
     return np.busday_offset(start, np.arange(count), roll="forward", holidays=list(holidays)).astype("datetime64[D]")
 
 
-def test_no_label_of_one_part_reaches_the_next() -> None:
+def test_t44_no_label_of_one_part_reaches_the_next() -> None:
     split = calendar_split(trading_days(700))
     for earlier, later in (("train", "valid"), ("valid", "test")):
         for delay in DELAYS:
@@ -23,7 +23,7 @@ def test_no_label_of_one_part_reaches_the_next() -> None:
                 assert split.part(later)[0] - last_end >= 1
 
 
-def test_the_embargo_counts_sessions_even_in_golden_week() -> None:
+def test_t44_the_embargo_counts_sessions_even_in_golden_week() -> None:
     golden_week = ("2024-04-29", "2024-05-03", "2024-05-06", "2024-04-30", "2024-05-01", "2024-05-02")
     plain = trading_days(300, "2023-10-02")
     closed = trading_days(300, "2023-10-02", golden_week)
@@ -34,7 +34,7 @@ def test_the_embargo_counts_sessions_even_in_golden_week() -> None:
         assert split.valid[0] == calendar_split(plain).valid[0]
 
 
-def test_a_date_is_in_at_most_one_part_and_windows_fit_before_the_first() -> None:
+def test_t45_a_date_is_in_at_most_one_part_and_windows_fit_before_the_first() -> None:
     split = calendar_split(trading_days(500))
     seen = [t for name in PARTS for t in range(*split.part(name))]
     assert len(seen) == len(set(seen))
@@ -48,7 +48,7 @@ def test_fractions_are_of_the_usable_dates() -> None:
     assert lengths == [600, 200, 200]
 
 
-def test_a_label_across_the_boundary_is_found() -> None:
+def test_t44_a_label_across_the_boundary_is_found() -> None:
     split = calendar_split(trading_days(500))
     planted = Split(split.dates, split.train, (split.train[1] + 5, split.valid[1]), split.test, 5)
     verdict = check_label_overlap(planted)

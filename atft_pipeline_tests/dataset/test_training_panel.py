@@ -50,7 +50,7 @@ def test_the_trainer_accepts_the_panel_and_finds_every_array(tmp_path: Path) -> 
     assert not panel.x[~market.axes.listed].any()
 
 
-def test_the_label_of_delay_one_starts_a_day_later(tmp_path: Path) -> None:
+def test_t51_the_label_of_delay_one_starts_a_day_later(tmp_path: Path) -> None:
     market = make_market()
     store_panel(tmp_path, market)
     y = load_panel(panel_dir(tmp_path)).y
@@ -110,7 +110,7 @@ def test_a_failed_build_leaves_the_old_panel_in_place(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".training_panel")] == []
 
 
-def test_a_changed_dataset_needs_new_statistics_and_gives_another_hash(tmp_path: Path) -> None:
+def test_t49_a_changed_dataset_needs_new_statistics_and_gives_another_hash(tmp_path: Path) -> None:
     market = make_market()
     before = store_panel(tmp_path, market)
     split, statistics = fit(tmp_path, market)
@@ -159,7 +159,7 @@ def full_contract() -> Contract:
     return Contract("standard", (*CONTRACT.columns, *more))
 
 
-def test_a_small_contract_is_refused_with_the_missing_groups_unless_it_is_named() -> None:
+def test_t46_a_small_contract_is_refused_with_the_missing_groups_unless_it_is_named() -> None:
     full = full_contract()
     small = Contract("free", (*KEYS, *(c for c in FEATURES if c.group != "mkt")))
     verdict = check_training_width(small, "", full)
@@ -176,7 +176,9 @@ def test_the_width_rule_sleeps_while_the_catalogue_itself_is_narrower() -> None:
     assert check_training_width(CONTRACT, "", almost).passed
 
 
-def test_no_training_panel_is_built_from_a_shrunken_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_t46_no_training_panel_is_built_from_a_shrunken_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     market = make_market()
     store_dataset(tmp_path, market)
     split, statistics = fit(tmp_path, market)
@@ -196,7 +198,7 @@ def test_a_panel_of_a_small_contract_that_exists_is_not_trained_on_unnamed(
     assert require_trainable(tmp_path, CONTRACT, "test-14")["contract"] == "test-14"
 
 
-def test_a_panel_of_another_dataset_is_not_trained_on(tmp_path: Path) -> None:
+def test_t49_a_panel_of_another_dataset_is_not_trained_on(tmp_path: Path) -> None:
     store_panel(tmp_path, make_market())
     store_dataset(tmp_path, make_market(seed=4))
     with pytest.raises(ContractBroken, match="another dataset"):

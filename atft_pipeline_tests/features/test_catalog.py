@@ -133,7 +133,7 @@ def test_group_of_knows_every_column_and_refuses_strangers() -> None:
     ("name", "problem"),
     [("ret_1d", "declared twice"), ("RetOneDay", "not snake_case"), ("fwd_ret_1d", "forbidden")],
 )
-def test_bad_names_are_refused(name: str, problem: str) -> None:
+def test_t47_bad_names_are_refused(name: str, problem: str) -> None:
     entries = catalog.columns("standard")
     with pytest.raises(CatalogError, match=problem):
         catalog.check_names([*entries, replace(entries[-1], name=name)])
@@ -165,7 +165,7 @@ def test_selection_keeps_contract_order(tmp_path: Path) -> None:
         ([], "standard", "empty"),
     ],
 )
-def test_bad_selection_is_refused_by_group(tmp_path: Path, names: list[str], plan: str, said: str) -> None:
+def test_t46_bad_selection_is_refused_by_group(tmp_path: Path, names: list[str], plan: str, said: str) -> None:
     path = write_selection(tmp_path / "s.json", {"selected_features": names})
     with pytest.raises(CatalogError, match="s.json") as refused:
         catalog.select_features(path, plan)
