@@ -108,7 +108,7 @@ def ingest_month(
     partition is then unchanged.
     """
     require_plan(client, table)
-    job = Month(client, lake, table, month)
+    job = Month(client, lake, table, month, refetch=refetch)
     whole = month_span(lake, month, last_date)
     stored = job.stored()
     if stored and not refetch and is_current(stored, whole):

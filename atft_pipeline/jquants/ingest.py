@@ -104,7 +104,8 @@ def _sorted_out(
     due: dict[str, _Due] = {}
     current: dict[str, Month] = {}
     for month in months:
-        job, whole = Month(client, lake, table, month), month_span(lake, month, last_date)
+        job = Month(client, lake, table, month, refetch=refetch)
+        whole = month_span(lake, month, last_date)
         stored = job.stored()
         if stored and not refetch and is_current(stored, whole):
             current[month] = job

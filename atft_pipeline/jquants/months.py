@@ -13,7 +13,7 @@ import polars as pl
 from atft_pipeline.jquants.client import Client
 from atft_pipeline.jquants.revisions import Revision, compare, facts_hash, log_revision
 from atft_pipeline.jquants.routes import route_of
-from atft_pipeline.jquants.rules import require_even_days
+from atft_pipeline.jquants.rules import require_even_days, require_kept
 from atft_pipeline.jquants.staging import assemble
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import partition_path
@@ -52,10 +52,12 @@ class MonthReport:
 class Month:
     """One month of one table on its way into the lake."""
 
-    def __init__(self, client: Client, lake: Path, table: Table, month: str) -> None:
+    def __init__(self, client: Client, lake: Path, table: Table, month: str, *, refetch: bool = False) -> None:
+        """`refetch`: the month is read anew by request, so what the service has now holds, even with rows gone."""
         self.client, self.lake, self.table, self.month = client, lake, table, month
         self.path = lake / partition_path(table, month)
         self.files_path = self.path.parent / "_bulk" / f"{month}.json"
+        self.refetch = refetch
         self.began = time.monotonic()
 
     def stored(self) -> Coverage | None:
@@ -90,7 +92,8 @@ class Month:
         """Replace the month by `parts` and the stored rows of the days that no part covers.
 
         `files`: signatures of the bulk files behind the month from now on. `floor`: the plan's first date, where it cut
-        the month short. Raises `IncompleteError` for a day much thinner than the others; nothing is replaced then.
+        the month short. Raises `IncompleteError` for a day much thinner than the others, or than it was when it was
+        stored; nothing is replaced then.
         """
         table = self.table
         held = stored if stored and not stored.is_outside else None
@@ -100,6 +103,8 @@ class Month:
         revision = None
         if old is not None and held is not None:
             again = pl.col(table.date_column).is_between(held.first, held.last)
+            if not self.refetch:
+                require_kept(table, old.filter(again), frame)
             revision = compare(table, self.month, old.filter(again), frame.filter(again))
         if revision:
             log_revision(self.lake, revision)

@@ -53,6 +53,7 @@ def require_unit(
     foreign = sorted(day for day in days if not unit.covers(day))
     if foreign:
         raise incomplete(table, unit.text, f"the answer holds rows of {foreign[0]}")
+    require_values(table, frame)
     if not table.dense:
         return
     absent = sorted(day for day in set(business) - days if unit.covers(day) and day not in OUTAGE_DAYS)
@@ -69,6 +70,38 @@ def require_unit(
     for day, codes, got in poor.head(1).iter_rows():
         text = unit.text if unit.first == unit.last else f"date={day}"
         raise incomplete(table, text, f"{got} of {codes} listed codes have a row (want {MIN_COVERAGE:.0%})")
+
+
+def require_values(table: Table, frame: pl.DataFrame) -> None:
+    """Raise when a day has rows but not one value beside their keys: no real day looks like that.
+
+    (Bars of 2020-10-01, when the exchange could not open, still have their adjustment factors.)
+    """
+    values = [name for name in table.schema if name not in table.keys]
+    if not values or not frame.height:
+        return
+    given = frame.select(table.date_column, given=pl.any_horizontal(pl.col(values).is_not_null()))
+    empty = given.group_by(table.date_column).agg(pl.col("given").any(), pl.len()).filter(~pl.col("given"))
+    for day, _, rows in empty.sort(table.date_column).head(1).iter_rows():
+        raise incomplete(table, f"date={day}", f"every value of its {rows} rows is null")
+
+
+def require_kept(table: Table, old: pl.DataFrame, new: pl.DataFrame) -> None:
+    """Raise when a later reading (`new`) of stored days (`old`) lacks many of a day's rows: they were lost on the way.
+
+    The service corrects rows and adds some; that it takes back a fifth of a day is far less likely than a lost page.
+    """
+    lost = old.join(new, on=table.keys, how="anti").group_by(table.date_column).len("lost")
+    sizes = old.group_by(table.date_column).len().join(lost, on=table.date_column)
+    poor = sizes.filter(pl.col("lost") > (1 - MIN_DAY_SHARE) * pl.col("len")).sort(table.date_column)
+    for day, rows, gone in poor.head(1).iter_rows():
+        raise incomplete(
+            table,
+            f"date={day}",
+            f"{gone} of {rows} stored rows are missing from the answer",
+            "run the same command again later; if the service has really taken them back, read the month again "
+            "(refetch), which accepts it",
+        )
 
 
 def thin_days(table: Table, frame: pl.DataFrame) -> list[date]:
