@@ -129,6 +129,11 @@ class Client(ClientV2):
     def requests_sent(self) -> int:
         return getattr(self._mine, "sent", 0)
 
+    @property
+    def columns_delivered(self) -> frozenset[str]:
+        """The columns of the calling thread's last answer, all pages together: the official getters fill in some."""
+        return frozenset(getattr(self._mine, "columns", ()))
+
     def window(self, endpoint: str) -> tuple[date, date | None] | None:
         """First and last date that the plan covers there: as the service named them in a refusal (400) of this run,
         else None, or the newest date that the plan shows where it hides some. None as last date is open."""
@@ -251,9 +256,12 @@ class Client(ClientV2):
         return body
 
     def _guard_pages(self, endpoint: str, query: dict[str, Any], body: dict[str, Any]) -> None:
-        """End an answer that never ends. A query without a continuation key starts a new answer in this thread."""
+        """Note the answer's columns, and end one that never ends. A query without a continuation key starts a new
+        answer in this thread."""
         if "pagination_key" not in query:
-            self._mine.pages = set()
+            self._mine.pages, self._mine.columns = set(), set()
+        for row in body.get("data", ()):
+            self._mine.columns.update(row)
         key = body.get("pagination_key")
         if not key:
             return

@@ -58,7 +58,7 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
     stored = stored_coverage(job.path, client.origin)
     if stored and stored.first <= start and stored.last >= end and not refetch:
         return job.reused()
-    before, wanted = client.requests_sent, end
+    before, wanted = client.requests_sent, (start, end)
     frame, start, end = _ask_inside(client, start, end)
     first, last = require_calendar(frame, start, end)
     if stored and first <= stored.last + timedelta(days=1) and last >= stored.first - timedelta(days=1):
@@ -66,8 +66,10 @@ def ingest_calendar(client: Client, lake: Path, start: date, end: date, *, refet
         frame = pl.concat([old.filter(~pl.col("Date").is_between(first, last)), frame], how="diagonal").sort("Date")
         first, last = min(first, stored.first), max(last, stored.last)
     source = source_of(client, CALENDAR, Coverage(first, last, last, True))
-    if end < wanted:
+    if end < wanted[1]:
         source["cut"] = "by the plan's window"
+    if start > wanted[0]:
+        source["begins"] = "with the plan's window"
     requests = client.requests_sent - before
     write_fetched(job.path, frame, keys=CALENDAR.keys, source=source, requests=requests)
     return replace(job.reused(), requests=requests, units=1, reused=False, route=str(Way.SPAN))
@@ -203,7 +205,7 @@ def fetch_unit(client: Client, table: Table, unit: Unit) -> pl.DataFrame:
 
     Raises `SchemaError` when columns, values or keys are not as declared.
     """
-    return _read(table, unit.text, lambda: table.get(client, unit.first.isoformat(), unit.last.isoformat()))
+    return _read(client, table, unit.text, lambda: table.get(client, unit.first.isoformat(), unit.last.isoformat()))
 
 
 def fetch_sectors(client: Client, table: Table, span: Unit) -> pl.DataFrame:
@@ -215,7 +217,8 @@ def fetch_sectors(client: Client, table: Table, span: Unit) -> pl.DataFrame:
     assert ask is not None
     first, last = span.first.isoformat(), span.last.isoformat()
     frames = [
-        _read(table, f"s33={sector} {span.text}", partial(ask, client, sector, first, last)) for sector in SECTORS
+        _read(client, table, f"s33={sector} {span.text}", partial(ask, client, sector, first, last))
+        for sector in SECTORS
     ]
     rows = assemble(table, {}, *frames)
     if rows.height:
@@ -233,9 +236,9 @@ def fetch_sectors(client: Client, table: Table, span: Unit) -> pl.DataFrame:
     return rows
 
 
-def _read(table: Table, request: str, ask: Callable[[], pd.DataFrame]) -> pl.DataFrame:
+def _read(client: Client, table: Table, request: str, ask: Callable[[], pd.DataFrame]) -> pl.DataFrame:
     for _ in range(2):
-        frame = decode(table, _ask(table, request, ask), request)
+        frame = decode(table, _ask(client, table, request, ask), request)
         repeated = frame.height - frame.n_unique(subset=table.keys) if frame.height else 0
         if not repeated:
             return frame.sort(table.keys)
@@ -248,10 +251,15 @@ def _read(table: Table, request: str, ask: Callable[[], pd.DataFrame]) -> pl.Dat
     )
 
 
-def _ask(table: Table, request: str, ask: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Call the official getter. It fails in its own ways when a column that it selects is missing."""
+def _ask(client: Client, table: Table, request: str, ask: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Call the official getter. When a column is missing it fails in its own ways, or puts an empty one there."""
     try:
-        return ask()
+        frame = ask()
+        known = {*table.younger, *client.columns_delivered}
+        absent = [name for name in frame.columns if name in table.schema and name not in known]
+        if frame.empty or not absent:
+            return frame
+        what = f"column {', '.join(absent)} missing"
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         names = ", ".join(dict.fromkeys(re.findall(r"'([^']+)'", str(error))))
         missing = isinstance(error, KeyError) and names

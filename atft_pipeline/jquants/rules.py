@@ -73,11 +73,11 @@ def require_unit(
 
 
 def require_values(table: Table, frame: pl.DataFrame) -> None:
-    """Raise when a day has rows but not one value beside their keys: no real day looks like that.
+    """Raise when a day has rows but not one value beside their keys (or in `given`): no real day looks like that.
 
     (Bars of 2020-10-01, when the exchange could not open, still have their adjustment factors.)
     """
-    values = [name for name in table.schema if name not in table.keys]
+    values = table.given or [name for name in table.schema if name not in table.keys]
     if not values or not frame.height:
         return
     given = frame.select(table.date_column, given=pl.any_horizontal(pl.col(values).is_not_null()))

@@ -45,6 +45,10 @@ class Table:
     optional: Mapping[str, pl.DataType] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
     marked: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    """Columns beside the keys of which some row of every day has a value; none: any value will do."""
+    younger: tuple[str, ...] = ()
+    """Columns that older rows of the service do not have; any other declared column must be in every answer."""
 
     @property
     def marks(self) -> dict[str, str]:

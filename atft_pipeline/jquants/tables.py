@@ -122,6 +122,7 @@ FIN_SUMMARY = Table(
     days="calendar",  # companies disclose on weekends too, and the endpoint takes no range
     dense=False,
     widths={"Code": 5},
+    given=("DocType",),
 )
 
 INVESTOR_TYPES = Table(

@@ -43,6 +43,7 @@ MARGIN_INTEREST = Table(
     days="margin",
     dense=False,
     widths={"Code": 5},
+    younger=("PubDate", *(name for name in _MARGIN if name.endswith("Val"))),
 )
 
 MARGIN_ALERT = Table(

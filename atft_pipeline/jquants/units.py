@@ -62,8 +62,9 @@ class Span:
     business: tuple[date, ...]
     week_ends: frozenset[date]
     """Dates that a weekly margin balance can have."""
+    known_from: date = date.min
     known_until: date = date.max
-    """Last day of a calendar that the plan's window cut short; nothing newer can be judged, so it is not asked for."""
+    """First and last day of a calendar that the plan's window cut short: nothing else can be judged, or asked for."""
 
     @property
     def is_whole(self) -> bool:
@@ -124,8 +125,11 @@ def month_span(lake: Path, month: str, last_date: date) -> Span:
     month_end = date(year, number, calendar.monthrange(year, number)[1])
     path = lake / partition_path(CALENDAR)
     days = read_table(path, columns=["Date", "HolDiv"]).sort("Date")
-    is_cut = "cut" in read_record(path).source
+    source = read_record(path).source
+    is_cut = "cut" in source
     begins, ends = days["Date"][0], days["Date"][-1]
+    if "begins" in source and month_end < begins:
+        return Span(month, date(year, number, 1), month_end, month_end, last_date, (), frozenset(), known_from=begins)
     first, last = max(date(year, number, 1), begins), min(month_end, last_date)
     if first > last or (last > ends and not is_cut):
         raise IncompleteError(
@@ -137,13 +141,15 @@ def month_span(lake: Path, month: str, last_date: date) -> Span:
     known_until = ends if is_cut else date.max
     open_days = days.filter(pl.col("HolDiv").is_in(BUSINESS))["Date"]
     business = tuple(open_days.filter(open_days.is_between(first, last)))
-    return Span(month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins), known_until)
+    return Span(
+        month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins), known_until=known_until
+    )
 
 
 def clamp(span: Span, window: tuple[date, date | None] | None) -> Span | None:
     """The part of `span` inside the dates that a plan covers; None when there is none."""
     begins, ends = window or (date.min, None)
-    first, last = max(span.first, begins), min(span.last, ends or span.last, span.known_until)
+    first, last = max(span.first, begins, span.known_from), min(span.last, ends or span.last, span.known_until)
     if first > last:
         return None
     return replace(span, first=first, last=last, business=tuple(d for d in span.business if first <= d <= last))

@@ -95,7 +95,7 @@ def _indices(day: date) -> list[Row]:
 def _statements(day: date) -> list[Row]:
     if day.day != 11:  # 2024-05-11 is a Saturday
         return []
-    texts = dict.fromkeys(constants.FIN_SUMMARY_COLUMNS_V2, "")
+    texts = dict.fromkeys(constants.FIN_SUMMARY_COLUMNS_V2, "") | {"DocType": "1QFinancialStatements_Consolidated_JP"}
     known = {"DiscDate": f"{day}", "DiscTime": "15:30:00", "CurPerType": "FY", "CurPerEn": "2024-03-31", "NP": "-1500"}
     return [texts | known | {"Code": CODES[n], "DiscNo": f"2024{day:%m%d}00{n}"} for n in range(2)]
 

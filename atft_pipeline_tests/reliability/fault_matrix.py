@@ -65,6 +65,8 @@ class Way:
 BY_DATE = Way("by date", "2024-05", held=date(2024, 5, 7), bulk=False)
 BY_BULK = Way("by bulk file", "2024-04", held=date(2024, 4, 19), bulk=True)
 WAYS = (BY_DATE, BY_BULK)
+EARLIER = {(BY_DATE.name, "margin_interest"): date(2024, 5, 1), (BY_BULK.name, "fin_summary"): date(2024, 4, 5)}
+"""May has one weekly balance by its tenth, and April few statements at its end: some must be new."""
 
 ROWS = {
     "400": "", "403": "", "413": "", "429": "", "429 ": "retry_after=1", "500": "", "503": "", "lockout": "",
@@ -125,7 +127,9 @@ class Bench:
         self._before = lake.parent / "before" / way.name / table.name
         served.plant()
         shutil.rmtree(self.folder, ignore_errors=True)
-        list(ingest_table(served.client(), lake, table, [way.month], last_date=way.held, bulk=False))
+        self.held = EARLIER.get((way.name, table.name), way.held)
+        list(ingest_table(served.client(), lake, table, [way.month], last_date=self.held, bulk=False))
+        shutil.rmtree(self._before, ignore_errors=True)
         shutil.copytree(self.folder, self._before)
         reports = self._run()
         assert {report.route for report in reports} == {"bulk files" if way.bulk else "by date"}
@@ -154,7 +158,10 @@ class Bench:
         if letter == "c":
             return letter
         self.served.plant()
-        self._run(next_night=letter == "s")
+        try:
+            self._run(next_night=letter == "s")
+        except ExchangeError as error:
+            return f"x: {fault}: outcome {letter}, but the run after it fails: {error}"
         if letter == "e" and not self._is_clean(cell):
             return f"x: {fault}: after the error, the next run is not that without faults"
         if not self._facts(read_table(self.path)).equals(self._facts(self.rows)):
@@ -171,6 +178,8 @@ class Bench:
         code = self.rows.filter(pl.col(self.table.date_column) == self.day)["Code"][0]
         options = options.format(column=COLUMNS[self.table.name], code=code)
         on_service = self.way is BY_BULK and cell.row not in OF_FILES
+        if cell.row == "rewrite" and self.table.name in ("master", "fin_summary"):
+            options = f"column={COLUMNS[self.table.name]}"  # their numbers are text: one must be named
         texts = [kind, "bulk" if on_service else self.table.name, *([options] if options else [])]
         if not on_service and (cell.scope != "always" or kind in ("split", "rewrite")):
             texts.append(f"date={self.day}")
@@ -193,13 +202,12 @@ class Bench:
         """The newest day that was not stored before and has enough rows for half of them to be missing."""
         sizes = self.rows.group_by(self.table.date_column).len().filter(pl.col("len") > 1)
         newest = sizes[self.table.date_column].max()
-        assert isinstance(newest, date) and newest > self.way.held
+        assert isinstance(newest, date) and newest > self.held
         return newest
 
     def _is_clean(self, cell: Cell) -> bool:
-        if cell.row == "extra_column":  # raw keeps every delivered column; the declared ones are as they were
-            stored = read_table(self.path)
-            return "Extra" in stored.columns and stored.drop("Extra").equals(self.rows)
+        if cell.row == "extra_column":  # raw keeps what the client passes on; the declared columns are as they were
+            return read_table(self.path).drop("Extra", strict=False).equals(self.rows)
         return self.path.read_bytes() == self._clean
 
     def _error_is_clear(self, error: ExchangeError) -> str:
@@ -214,16 +222,22 @@ class Bench:
 
     def _changed(self, before: Mapping[str, bytes]) -> str:
         after = _content(self.folder)
-        return "" if after == before else f"after an error {sorted(set(after.items()) ^ set(before.items()))[0][0]} differs"
+        return (
+            ""
+            if after == before
+            else f"after an error {sorted(set(after.items()) ^ set(before.items()))[0][0]} differs"
+        )
 
     def _differs_elsewhere(self, cell: Cell) -> str:
         """Whether a run that stored something else touched days that the fault does not concern, or kept it quiet."""
         stored, column = read_table(self.path), self.table.date_column
         others = pl.col(column) != self.day
-        if cell.scope != "always" and not self._facts(stored.filter(others)).equals(self._facts(self.rows.filter(others))):
+        if cell.scope != "always" and not self._facts(stored.filter(others)).equals(
+            self._facts(self.rows.filter(others))
+        ):
             return "days that the fault does not concern differ"
         held = read_table(self._before / self.path.name)
-        again = stored.filter(pl.col(column) <= self.way.held)
+        again = stored.filter(pl.col(column) <= self.held)
         if not again.equals(held) and not read_revisions(self.lake, self.table.name):
             return "stored rows changed and no revision was logged"
         return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -87,5 +87,3 @@ def service(folder: Path, size: MarketSize = SIZE, **options: Any) -> Iterator[S
     app = create_app(folder / "market", plan=PLAN, api_keys={wire.KEY}, clock=clock, **options)
     with wire.serving(app) as url:
         yield Service(url, app.state.exchange, clock)
-
-
