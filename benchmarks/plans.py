@@ -5,9 +5,9 @@
 
 Each plan is a child process with its own lake and Dagster home, against the loopback exchange under that plan's dates,
 tables and columns. On Free, which hides twelve weeks of the calendar too, the run ends six weeks before the newest
-visible day: distances to month ends and SQ days look ahead in the calendar. One JSON line per plan: columns, model inputs, raw tables and their rows, checks passed and failed,
-seconds. Contracts below 306 columns are asked for by name (ATFT_CONTRACT), as training demands. Exit status 1 when a
-plan does not end in predictions.
+visible day: distances to month ends and SQ days look ahead in the calendar. One JSON line per plan: columns, model
+inputs, raw tables and their rows, checks passed and failed, seconds. Contracts below 306 columns are asked for by name
+(ATFT_CONTRACT), as training demands. Exit status 1 when a plan does not end in predictions.
 """
 
 from __future__ import annotations
