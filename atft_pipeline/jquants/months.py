@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -74,8 +75,11 @@ class Month:
 
     def note_files(self, files: Mapping[str, str]) -> None:
         """Remember the signatures of the bulk files behind the stored rows."""
-        content = read_record(self.path).content_hash
-        write_json(self.files_path, {"content_hash": content, "files": dict(sorted(files.items()))})
+        self._note(files, read_record(self.path))
+
+    def _note(self, files: Mapping[str, str], record: Record) -> None:
+        noted = {"content_hash": record.content_hash, "files": dict(sorted(files.items()))}
+        write_json(self.files_path, noted)
 
     def store(
         self,
@@ -115,9 +119,9 @@ class Month:
             span.is_whole or bool(held and held.complete),
         )
         source = self._source(covered, frame, floor)
-        record = write_fetched(self.path, frame, keys=table.keys, source=source, requests=requests)
-        if files:
-            self.note_files(files)
+        # Noted first, with the hash of the rows to come: a kill in between must not leave rows without their files.
+        note = partial(self._note, files) if files else None
+        record = write_fetched(self.path, frame, keys=table.keys, source=source, requests=requests, before_rename=note)
         return self._report(record, requests=requests, units=units, route=route, days=_days(table, frame), new=revision)
 
     def restamp(self, span: Span, stored: Coverage, files: Mapping[str, str], requests: int) -> MonthReport:

@@ -9,7 +9,7 @@ two entries holds, and the two never contradict each other: a file matches `curr
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,12 @@ def write_fetched(
     source: Mapping[str, str],
     requests: int,
     now: datetime | None = None,
+    before_rename: Callable[[Record], None] | None = None,
 ) -> Record:
-    """`write_table` of fetched rows, recorded in the table's manifest with the time and the requests that it took."""
+    """`write_table` of fetched rows, recorded in the table's manifest with the time and the requests that it took.
+
+    `before_rename` is called with the record just before the file becomes visible.
+    """
     facts = {
         "fetched_at": (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         "requests": requests,
@@ -42,6 +46,8 @@ def write_fetched(
         entry = {"content_hash": record.content_hash, "rows": record.rows, **facts}
         with _changing(path.parent) as files:
             files.setdefault(path.name, {})["next"] = entry
+        if before_rename:
+            before_rename(record)
 
     record = write_table(path, frame, keys=keys, source=source, before_rename=announce)
     with _changing(path.parent) as files:
