@@ -77,6 +77,24 @@ class Thresholds:
     min_score_std: float = 1e-4
     min_unique_ratio: float = 0.9
     min_gradient_norm: float = 1e-6
+    promotion_margin: float = 0.001
+    """Mean daily RankIC by which another recipe must beat the champion, besides the 95 % interval above zero."""
+    max_regression: float = 0.01
+    """A challenger whose mean daily RankIC is lower by more than this is worse, however wide the interval."""
+    min_common_dates: int = 60
+    """Fewest common validation dates for a comparison with the champion."""
+    max_psi: float = 0.25
+    """Population stability index above which an input has drifted; what is usual in training counts too."""
+    psi_over_usual: float = 1.5
+    max_drifted_share: float = 0.25
+    """Share of the inputs that may have drifted on the newest date: a market beyond its training range moves all its
+    market-wide inputs (a sixth) at once; a few per cent are usual."""
+    max_lost_rows: float = 0.1
+    """Share of the usual rows that may be missing on the newest date."""
+    min_scored_share: float = 0.9
+    """Share of the tradable stocks of the newest date that must have a score."""
+    max_sessions_late: int = 0
+    """Trading days by which the newest date may lag behind the prices that are published."""
 
 
 def default_data_dir() -> Path:

@@ -5,9 +5,10 @@ import dagster as dg
 from atft_pipeline.defs.checks import picture, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
+from atft_pipeline.evaluation.champion import challenge, judge_regression, read_decision, store_decision
 from atft_pipeline.evaluation.judge import RULES, judge_run, read_verdicts, store_verdict
 from atft_pipeline.evaluation.plots import evaluation_plots
-from atft_pipeline.evaluation.predictions import write_predictions
+from atft_pipeline.evaluation.predictions import champions_predictions
 from atft_pipeline.evaluation.report import write_report
 from atft_pipeline.evaluation.scorecard import evaluate_run, summary_table
 from atft_pipeline.lake.warehouse import build_warehouse
@@ -15,6 +16,7 @@ from atft_pipeline.steps import last_run
 from atft_pipeline.verdict import Verdict
 
 EVALUATION = dg.AssetKey("evaluation")
+PROMOTION = dg.AssetKey("promotion")
 
 
 @dg.asset(
@@ -50,20 +52,49 @@ def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
     )
 
 
-@dg.asset(deps=[EVALUATION], group_name="evaluation", kinds={"parquet"}, backfill_policy=ONE_RUN)
-def predictions(pipeline: Pipeline) -> dg.MaterializeResult:
-    """One row per code and horizon of the newest date: score, rank, quantiles, and the run that made them.
+@dg.asset(key=PROMOTION, deps=[EVALUATION], group_name="evaluation", kinds={"python"}, backfill_policy=ONE_RUN)
+def promotion(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
+    """Which run gives predictions. The newest run challenges the champion and is promoted or refused, with the reason.
 
-    Refused, whatever started it, unless the newest run's verdict passed.
+    Roll-back: python -m atft_pipeline.evaluation promote --to RUN_ID
     """
-    written = write_predictions(pipeline.lake, last_run(pipeline.lake))
+    decision = challenge(pipeline.lake, last_run(pipeline.lake), pipeline.settings.thresholds)
+    store_decision(pipeline.lake, decision)
+    context.log.info(f"{decision.challenger} {'promoted' if decision.promoted else 'not promoted'}: {decision.reason}")
+    found = decision.comparison
+    return dg.MaterializeResult(
+        metadata={
+            "champion": decision.champion or "none",
+            "challenger": decision.challenger,
+            "promoted": decision.promoted,
+            "reason": decision.reason,
+            **({"difference": found.mean, "low": found.low, "high": found.high} if found else {}),
+        }
+    )
+
+
+@dg.asset(
+    deps=[PROMOTION, EVALUATION],
+    group_name="evaluation",
+    kinds={"parquet"},
+    backfill_policy=ONE_RUN,
+)
+def predictions(pipeline: Pipeline) -> dg.MaterializeResult:
+    """One row per code and horizon of the newest date: score, ranks, quantiles, spread under dropout, and the run.
+
+    The champion's. Refused, whatever started it, without a champion, unless its verdict passed, and when its inputs are
+    stale, incomplete or unlike those of training.
+    """
+    written = champions_predictions(pipeline.lake, pipeline.settings.thresholds, pipeline.now)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": written.rows,
+            "run_id": written.run_id,
             "date": written.date,
             "stocks": written.stocks,
             "path": dg.MetadataValue.path(str(written.path)),
             "history": dg.MetadataValue.path(str(written.history)),
+            **{f"inputs {name}": verdict.message for name, verdict in written.readiness.items()},
         }
     )
 
@@ -87,5 +118,14 @@ def _rule(name: str) -> dg.AssetChecksDefinition:
     return verdict_check(EVALUATION, name, judged, description=RULES[name])
 
 
-EVALUATION_ASSETS = [evaluation, predictions, warehouse]
-EVALUATION_CHECKS = [_rule(name) for name in RULES]
+def _no_regression(pipeline: Pipeline) -> Verdict:
+    return judge_regression(read_decision(pipeline.lake, last_run(pipeline.lake)), pipeline.settings.thresholds)
+
+
+EVALUATION_ASSETS = [evaluation, promotion, predictions, warehouse]
+EVALUATION_CHECKS = [
+    *(_rule(name) for name in RULES),
+    # Not blocking: a refused challenger leaves a sound champion, which goes on giving predictions where it can.
+    verdict_check(PROMOTION, "regression_against_champion", _no_regression, blocking=False,
+                  description="The newest run is no worse than the champion on the dates both were validated on."),
+]  # fmt: skip

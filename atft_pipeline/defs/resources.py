@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -46,6 +46,15 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
     def last_date(self) -> date:
         """The newest date that may be asked for: the configured end, or today in Tokyo."""
         return self.settings.end or datetime.now(ZoneInfo("Asia/Tokyo")).date()
+
+    @property
+    def now(self) -> datetime | None:
+        """The market's clock: now, or the end of the configured last date; None in a simulated market, which ends."""
+        settings = self.settings
+        if settings.market == "simulated":
+            return None
+        now = datetime.now(ZoneInfo("Asia/Tokyo"))
+        return min(now, datetime.combine(settings.end, time.max, ZoneInfo("Asia/Tokyo"))) if settings.end else now
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Pipeline"]:

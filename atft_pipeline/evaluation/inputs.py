@@ -38,6 +38,8 @@ class EvaluationData:
     row_ok: Mask
     tradable: Mask
     returns: Array
+    sector: NDArray[np.integer]
+    """[T, N] sector33 ids, 0 for unknown."""
     dates: NDArray[np.datetime64]
     codes: NDArray[np.str_]
 
@@ -98,4 +100,4 @@ def load_run(lake: Path, run_id: str) -> EvaluationData:
     )
 
 
-_FROM_PANEL = ("x", "y", "row_ok", "tradable", "returns", "dates", "codes")
+_FROM_PANEL = ("x", "y", "row_ok", "tradable", "returns", "sector", "dates", "codes")

@@ -1,20 +1,26 @@
-"""Predictions leave here, and only of a run whose verdict passed."""
+"""Predictions leave here: the champion's scores of the newest date, when its verdict passed and its inputs hold."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from atft_pipeline.evaluation.inputs import PARTS, EvaluationData, load_run
+from atft_pipeline.evaluation.champion import last_refusal, require_champion
+from atft_pipeline.evaluation.inputs import PARTS, EvaluationData, load_run, runs_dir
 from atft_pipeline.evaluation.judge import require_promotable
 from atft_pipeline.evaluation.metrics import average_ranks
+from atft_pipeline.evaluation.readiness import judge_readiness, require_ready
 from atft_pipeline.evaluation.scorecard import HEADLINE_DELAY, scorecard_dir
-from atft_pipeline.lake.store import write_table, write_table_if_changed
-from atft_pipeline.verdict import ContractBroken
+from atft_pipeline.evaluation.slices import group_neutral
+from atft_pipeline.lake.store import read_array, write_json, write_table, write_table_if_changed
+from atft_pipeline.settings import Thresholds
+from atft_pipeline.verdict import ContractBroken, Verdict
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 KEYS = ("date", "code", "horizon")
@@ -22,25 +28,45 @@ KEYS = ("date", "code", "horizon")
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was written: the newest date, its stocks, and where."""
+    """What was written: whose scores, the newest date, its stocks, and where."""
 
+    run_id: str
     date: str
     stocks: int
     rows: int
     path: Path
     history: Path
+    readiness: Mapping[str, Verdict]
 
 
-def write_predictions(lake: Path, run_id: str) -> Predictions:
-    """Store the newest date's predictions and the history of validation and test.
+def champions_predictions(lake: Path, thresholds: Thresholds, now: datetime | None = None) -> Predictions:
+    """`write_predictions` of the champion. Raises `ContractBroken` when there is none, or when it cannot score the
+    present panel, with the reason for which the newest run did not succeed it."""
+    run_id = require_champion(lake)
+    try:
+        return write_predictions(lake, run_id, thresholds, now)
+    except ContractBroken as error:
+        refusal = last_refusal(lake)
+        if refusal is None or refusal.challenger == run_id:
+            raise
+        raise ContractBroken(
+            f"champion {run_id}: {error}. Run {refusal.challenger} did not succeed it: {refusal.reason}. To use that "
+            f"run all the same: python -m atft_pipeline.evaluation promote --to {refusal.challenger}"
+        ) from error
 
-    <lake>/predictions/<date>.parquet: date, code, horizon, score, rank (1 = highest), quantiles of the return
-    standardised within the date, run_id, panel_hash. Raises `ContractBroken` unless the run's verdict passed; nothing
-    is written then.
+
+def write_predictions(lake: Path, run_id: str, thresholds: Thresholds, now: datetime | None = None) -> Predictions:
+    """Store a run's predictions for the newest date and its history of validation and test.
+
+    <lake>/predictions/<date>.parquet: date, code, horizon, score, rank (1 = highest), sector_neutral_rank (of the score
+    minus its sector's mean), quantiles of the return standardised within the date, mc_mean and mc_sd (Monte-Carlo
+    dropout; null where the run has none), run_id, panel_hash, dataset_hash, stats_hash. Beside it <date>.json says how
+    the inputs were judged. `now` (aware) is the market's clock, None where it has none. Raises `ContractBroken` unless
+    the run's verdict passed and its inputs are current, complete and like training; nothing is written then.
     """
     data = load_run(lake, run_id)
-    panel_hash = str(data.manifest["hash"])
-    require_promotable(lake, data.run_id, panel_hash)
+    hashes = {f"{name}_hash": str(data.manifest[key]) for name, key in _HASHES.items()}
+    require_promotable(lake, data.run_id, hashes["panel_hash"])
     newest = len(data.dates) - 1
     where = np.isfinite(data.scores[newest]).all(axis=1) & data.tradable[newest]
     if not where.any():
@@ -48,14 +74,48 @@ def write_predictions(lake: Path, run_id: str) -> Predictions:
             f"run {run_id} has no score for a tradable stock on {data.dates[newest]}, the newest date; look at the "
             "panel's masks of that date"
         )
-    source = {"run_id": data.run_id, "panel_hash": panel_hash}
-    frame = _rows(data, slice(newest, newest + 1), where[None])
-    frame = frame.with_columns(pl.lit(data.run_id).alias("run_id"), pl.lit(panel_hash).alias("panel_hash"))
+    readiness = judge_readiness(lake, data, thresholds, now)
+    require_ready(readiness, data.run_id)
+    source = {"run_id": data.run_id, "panel_hash": hashes["panel_hash"]}
+    frame = _rows(data, slice(newest, newest + 1), where[None]).with_columns(_newest_columns(lake, data, where))
+    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in {"run_id": data.run_id, **hashes}.items())
     path = lake / "predictions" / f"{data.dates[newest]}.parquet"
     write_table(path, frame, keys=KEYS, source=source)
+    write_json(path.with_suffix(".json"), {"run_id": data.run_id, "readiness": _as_json(readiness), **hashes})
     history = scorecard_dir(lake, data.run_id) / "predictions_val.parquet"
     write_table_if_changed(history, _history(data), keys=KEYS, source=source)
-    return Predictions(str(data.dates[newest]), int(where.sum()), frame.height, path, history)
+    return Predictions(
+        data.run_id, str(data.dates[newest]), int(where.sum()), frame.height, path, history, readiness
+    )  # fmt: skip
+
+
+_HASHES = {"panel": "hash", "dataset": "dataset_hash", "stats": "stats_hash"}
+
+
+def _as_json(readiness: Mapping[str, Verdict]) -> dict[str, object]:
+    return {
+        name: {"passed": v.passed, "got": v.got, "want": v.want, "message": v.message, "details": dict(v.details)}
+        for name, v in readiness.items()
+    }
+
+
+def _newest_columns(lake: Path, data: EvaluationData, where: NDArray[np.bool_]) -> list[pl.Series]:
+    """What only the newest date has, in the order of `_rows`: sector-neutral rank and spread under dropout."""
+    newest = np.where(where[:, None], data.scores[-1], np.nan).T
+    # Stocks without a known sector are a group of their own: everybody gets a rank.
+    neutral = group_neutral(newest, np.broadcast_to(data.sector[-1].astype(np.int64) + 1, newest.shape))
+    ranks = 1 + average_ranks(-neutral)
+    path = runs_dir(lake) / data.run_id / "uncertainty.npy"
+    spread = np.full((2, *newest.T.shape), np.nan)
+    if path.exists():
+        spread = np.asarray(read_array(path)[:, -1], np.float64)
+    return [
+        pl.Series("sector_neutral_rank", ranks.T[where].ravel()),
+        *(
+            pl.Series(name, values[where].ravel(), dtype=pl.Float32).fill_nan(None)
+            for name, values in zip(("mc_mean", "mc_sd"), spread, strict=True)
+        ),
+    ]
 
 
 def _history(data: EvaluationData) -> pl.DataFrame:

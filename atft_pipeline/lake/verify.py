@@ -368,6 +368,7 @@ PLACES: tuple[tuple[str, Check], ...] = (
     (r"evaluation/[0-9a-f]{12}/.+\.(html|png|csv|txt)", _text),
     (r"predictions/.+\.parquet", _table),
     (r"predictions/.+\.json", _json),
+    (r"champion/champion\.json", _json),
     (r"revisions/.+\.jsonl", _lines),
     (r"market/.+\.parquet", _plain_parquet),
     (r"market/.+\.json", _json),
@@ -418,6 +419,8 @@ def _remedy(lake: Path, path: Path) -> str:
         return f"materialise features/{parts[1]} again"
     if room == "runs":
         return "remove the run's folder (or the graph) and train again"
+    if room == "champion":
+        return "put it back from a copy, or remove it and promote again: python -m atft_pipeline.evaluation promote"
     if room == "market":
         return "remove market/ and run again: the simulated market is generated anew"
     if room in ("dataset", "market_panel", "training_panel", "normalization_stats", "evaluation", "predictions"):

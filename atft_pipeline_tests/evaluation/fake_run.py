@@ -29,24 +29,33 @@ def good_scores(market: Market, noise: float = 1.0, seed: int = 5) -> NDArray[np
 
 
 def store_run(
-    lake: Path, panel_hash: str, scores: NDArray[np.float64], liveness: dict[str, Any] | None = None, run_id: str = RUN
+    lake: Path,
+    panel_hash: str,
+    scores: NDArray[np.float64],
+    liveness: dict[str, Any] | None = None,
+    run_id: str = RUN,
+    recipe: str = "r1",
 ) -> Path:
     folder = lake / "runs" / run_id
     write_array(folder / "scores.npy", scores.astype(np.float32))
     steps = np.array([-1.3, -0.7, 0.0, 0.7, 1.3], dtype=np.float32)
     write_array(folder / "quantiles.npy", (scores[..., None] + steps).astype(np.float32))
-    write_json(folder / "metrics_summary.json", summary(run_id, panel_hash, ALIVE if liveness is None else liveness))
+    spread = np.stack([scores[-1:], np.where(np.isnan(scores[-1:]), np.nan, 0.25)])
+    write_array(folder / "uncertainty.npy", spread.astype(np.float32))
+    write_json(
+        folder / "metrics_summary.json", summary(run_id, panel_hash, ALIVE if liveness is None else liveness, recipe)
+    )
     lines = [epoch_record(phase, epoch) for phase in range(3) for epoch in range(1, 4)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
-def summary(run_id: str, panel_hash: str, liveness: dict[str, Any]) -> dict[str, Any]:
+def summary(run_id: str, panel_hash: str, liveness: dict[str, Any], recipe: str) -> dict[str, Any]:
     found = {"start_rank_ic": 0.01, "best_rank_ic": 0.02, "best_epoch": 2, "epochs": 3, "seconds": 9}
     phases = [{"phase": k, "name": name, **found} for k, name in enumerate(PHASES)]
     return {
         "run_id": run_id, "panel_hash": panel_hash, "liveness": liveness, "phase": 2, "epoch": 2, "phases": phases,
-        "n_params": 1000, "seed": 7, "preset": "demo",
+        "n_params": 1000, "seed": 7, "preset": "demo", "config_hash": recipe, "source_hash": "s1",
     }  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_a_collapsed_score_blocks_the_predictions(tmp_path: Path, market: Market
     assert not verdicts["degeneracy"].passed
     assert not store_verdict(tmp_path, RUN, verdicts, str(manifest["hash"]))
     with pytest.raises(ContractBroken, match="degeneracy: the scores have collapsed"):
-        write_predictions(tmp_path, RUN)
+        write_predictions(tmp_path, RUN, LIMITS)
     assert not (tmp_path / "predictions").exists()
 
 
@@ -123,13 +123,13 @@ def test_a_run_that_was_not_judged_gives_no_predictions(tmp_path: Path, market: 
     manifest = store_panel(tmp_path, market)
     store_run(tmp_path, str(manifest["hash"]), good_scores(market))
     with pytest.raises(ContractBroken, match="was not judged"):
-        write_predictions(tmp_path, RUN)
+        write_predictions(tmp_path, RUN, LIMITS)
 
 
 def test_a_verdict_of_another_panel_does_not_count(lake: Path, card: dict[str, Any]) -> None:
     store_verdict(lake, RUN, judge_run(card, LIMITS), "0" * 64)
     with pytest.raises(ContractBroken, match="another run or panel"):
-        write_predictions(lake, RUN)
+        write_predictions(lake, RUN, LIMITS)
 
 
 def test_predictions_of_the_newest_date_and_the_history(lake: Path, card: dict[str, Any], market: Market) -> None:
@@ -137,7 +137,7 @@ def test_predictions_of_the_newest_date_and_the_history(lake: Path, card: dict[s
     assert store_verdict(lake, RUN, verdicts, card["panel_hash"])
     assert read_verdicts(lake, RUN)["rank_ic"].got == pytest.approx(verdicts["rank_ic"].got)
     require_promotable(lake, RUN, card["panel_hash"])
-    written = write_predictions(lake, RUN)
+    written = write_predictions(lake, RUN, LIMITS)
     newest = market.axes.dates[-1]
     assert written.path.name == f"{newest}.parquet"
     frame = read_table(written.path)
