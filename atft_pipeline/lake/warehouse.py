@@ -35,6 +35,10 @@ _TABLES: dict[str, dict[str, Any]] = {
         "run_id": pl.String, "rule": pl.String, "passed": pl.Boolean, "got": pl.Float64, "want": pl.Float64,
         "message": pl.String,
     },
+    "promotions": {
+        "at": pl.String, "run_id": pl.String, "before": pl.String, "reason": pl.String, "difference": pl.Float64,
+        "low": pl.Float64, "high": pl.Float64, "n_dates": pl.Int64,
+    },
 }  # fmt: skip
 """The small tables and their columns."""
 
@@ -100,7 +104,10 @@ def _quoted(name: str) -> str:
 
 
 def _rows(table: str, lake: Path) -> Iterator[Sequence[Any]]:
-    yield from {"fetches": _fetches, "columns": _columns, "runs": _runs, "verdicts": _verdicts}[table](lake)
+    readers = {
+        "fetches": _fetches, "columns": _columns, "runs": _runs, "verdicts": _verdicts, "promotions": _promotions
+    }  # fmt: skip
+    yield from readers[table](lake)
 
 
 def _fetches(lake: Path) -> Iterator[Sequence[Any]]:
@@ -140,3 +147,11 @@ def _verdicts(lake: Path) -> Iterator[Sequence[Any]]:
     for path in sorted(lake.glob("evaluation/*/verdict.json")):
         for name, rule in read_json(path)["rules"].items():
             yield path.parent.name, name, rule["passed"], rule["got"], rule["want"], rule["message"]
+
+
+def _promotions(lake: Path) -> Iterator[Sequence[Any]]:
+    path = lake / "champion" / "champion.json"
+    for entry in read_json(path)["history"] if path.exists() else []:
+        found = entry.get("comparison") or {}
+        told = [entry.get(name) for name in ("at", "run_id", "before", "reason")]
+        yield *told, *(found.get(name) for name in ("mean", "low", "high", "n_dates"))

@@ -39,7 +39,7 @@ def test_each_table_has_a_current_read_only_view(tmp_path: Path) -> None:
     _bars(tmp_path, "2024-01")
     write_table(tmp_path / "dataset" / "2024.parquet", ROWS, keys=["Code"])
     _, names = build_warehouse(tmp_path)
-    assert names == ["raw_bars_daily", "dataset", "fetches", "columns", "runs", "verdicts"]
+    assert names == ["raw_bars_daily", "dataset", "fetches", "columns", "runs", "verdicts", "promotions"]
     _bars(tmp_path, "2024-02")
     assert _count(tmp_path) == (2, 3.0)
     with open_warehouse(tmp_path) as connection, pytest.raises(duckdb.Error):
@@ -164,6 +164,16 @@ def test_runs_and_verdicts_are_tables(lake: Path) -> None:
     assert _count(lake, "select count(*), count(passed) from runs") == (2, 1)
     assert _count(lake, "select run_id, rule, got, want from verdicts") == (RUN, "rank_ic", 0.01, 0.02)
     assert _count(lake, "select dtype, role, \"group\" from columns where name = 'ret_5d'") == ("f32", "feature", "ret")
+
+
+def test_promotions_are_a_table(lake: Path) -> None:
+    entry = {"run_id": RUN, "at": "2024-06-28T20:00:00+00:00", "reason": "better", "before": None}
+    history = [{**entry, "comparison": None}, {**entry, "comparison": {"mean": 0.01, "low": 0.002, "n_dates": 90}}]
+    write_json(lake / "champion" / "champion.json", {"run_id": RUN, "history": history})
+    build_warehouse(lake)
+    assert _count(lake, "select count(*), max(difference), max(low), max(n_dates) from promotions") == (
+        2, 0.01, 0.002, 90,
+    )  # fmt: skip
 
 
 def test_the_documented_names_exist(lake: Path) -> None:

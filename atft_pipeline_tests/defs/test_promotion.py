@@ -1,0 +1,42 @@
+"""A refused challenger is visible in Dagster: asset metadata and the check carry the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+
+from atft_pipeline.defs.evaluation import EVALUATION_CHECKS, promotion
+from atft_pipeline.defs.resources import Pipeline
+from atft_pipeline.evaluation.champion import champion_run
+from atft_pipeline_tests.evaluation.test_champion import DAYS, FIRST, SECOND, judged, series
+from atft_pipeline_tests.small_lake import make_market, store_panel
+
+
+def test_a_regression_is_refused_with_its_reason_in_the_metadata(tmp_path: Path) -> None:
+    lake = tmp_path / "simulated"
+    panel_hash = str(store_panel(lake, make_market(dates=200))["hash"])
+    resources = {"pipeline": Pipeline(overrides={"ATFT_DATA_DIR": str(tmp_path), "ATFT_MARKET": "simulated"})}
+    checks = [check for check in EVALUATION_CHECKS if {key.name for key in check.check_keys} == {_CHECK}]
+
+    def night(run_id: str, rank_ic: np.ndarray, recipe: str) -> dg.ExecuteInProcessResult:
+        judged(lake, run_id, panel_hash, rank_ic, recipe=recipe)
+        (lake / "runs" / "last").unlink(missing_ok=True)
+        (lake / "runs" / "last").symlink_to(run_id)
+        return dg.materialize([promotion, *checks], resources=resources)
+
+    first = night(FIRST, series(0.03), "r1")
+    assert first.get_asset_check_evaluations()[0].passed
+    second = night(SECOND, series(0.03) * np.where(np.arange(len(DAYS)) % 2, 1.0, 0.0) - 0.01, "half the inputs zeroed")
+    assert second.success  # the champion stays, so what follows may go on
+    metadata = second.asset_materializations_for_node("promotion")[0].metadata
+    assert metadata["promoted"].value is False and metadata["champion"].value == FIRST
+    assert str(metadata["reason"].value).startswith("a regression: worse than the champion")
+    found = second.get_asset_check_evaluations()[0]
+    assert not found.passed and str(found.description).startswith("a regression")
+    assert float(found.metadata["got"].value or 0) < -0.01  # type: ignore[arg-type]
+    assert champion_run(lake) == FIRST
+
+
+_CHECK = "regression_against_champion"
