@@ -47,6 +47,10 @@ SPARSE = frozenset({"meta_listing_age_td", "div_growth_yoy", *_LISTED_BALANCES.s
 """Null by design for most stocks: the listing day lies before our history; few names have daily margin balances;
 dividends of two years are compared, and a short history has few."""
 
+YEAR_ON_YEAR = frozenset({"fs_sales_ttm_yoy", "fs_op_ttm_yoy", "fs_op_margin_ttm_chg"})
+"""They compare four quarters with the four before, so of a history of two years (plan Free) less than half has them:
+their floor is half of the others'."""
+
 SECTOR_MEMBERS = 8
 """Traded members that a sector needs before nulls of its aggregates count: they ask for five others over a window,
 which a small market's sectors do not always have."""
@@ -169,8 +173,8 @@ def check_nulls(lake: Path, contract: Contract) -> Verdict:
     worst = min(margins, key=lambda group: margins[group]) if margins else ""
     short = [f"{g} {coverage[g]:.1%} (want {NULL_BUDGET[g]:.0%})" for g, margin in margins.items() if margin < 0]
     every = {name: share for shares in columns.values() for name, share in shares.items()}
-    thin = [name for name, share in every.items() if share < COLUMN_FLOOR and name not in SPARSE]
-    short += [f"column {name} {every[name]:.1%} (want {COLUMN_FLOOR:.0%})" for name in thin]
+    floors = {name: COLUMN_FLOOR / (2 if name in YEAR_ON_YEAR else 1) for name in every if name not in SPARSE}
+    short += [f"column {n} {every[n]:.1%} (want {floor:.0%})" for n, floor in floors.items() if every[n] < floor]
     short += [
         f"{group} in {year} {share:.1%} (want {NULL_BUDGET[group]:.0%})"
         for (group, year), share in yearly_coverage(lake, contract).items()
