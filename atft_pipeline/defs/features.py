@@ -48,7 +48,8 @@ def feature_asset(group: Group) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=["features", group.name],
-        deps=[PANEL_KEY, *([CONTENTS_KEY] if events else []), *(dg.AssetKey(["raw", table]) for table in events)],
+        # Dagster passes staleness on one step at a time: with the contents as parent, no group waits for the panel's.
+        deps=[PANEL_KEY, CONTENTS_KEY, *(dg.AssetKey(["raw", table]) for table in events)],
         group_name="features",
         kinds={"numpy", "parquet"},
         backfill_policy=ONE_RUN,

@@ -52,20 +52,19 @@ def _described(table: Table) -> dict[str, Any]:
 )
 def raw_calendar(pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResult:
     settings = pipeline.settings
-    report = ingest_calendar(
-        pipeline.client(),
-        pipeline.lake,
-        settings.start.replace(day=1),
-        pipeline.last_date + CALENDAR_AHEAD,
-        refetch=config.refetch,
-    )
+    # To the end of a month: a calendar that grew by a day every night would make everything stale every night.
+    ahead = pipeline.last_date + CALENDAR_AHEAD
+    end = (ahead.replace(day=1) + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    start = settings.start.replace(day=1)
+    report = ingest_calendar(pipeline.client(), pipeline.lake, start, end, refetch=config.refetch)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": report.rows,
             "covers": report.covers,
             "requests": report.requests,
             "reused": report.reused,
-        }
+        },
+        data_version=dg.DataVersion(report.content_hash[:16]),
     )
 
 

@@ -308,7 +308,8 @@ def _open_month(item: _Due, files: Sequence[BulkFile], refetch: bool, workers: i
 
     def fetch(span: Span) -> MonthReport:
         units = _open_units(table, span, item, listed, known, refetch)
-        from_files = {unit: listed[unit.first] for unit in units if unit.first in listed}
+        days = [unit for unit in units if unit.first == unit.last]
+        from_files = {unit: listed[unit.first] for unit in days if unit.first in listed}
         parts: dict[Unit, pl.DataFrame] = {}
         signs, requests = dict(known), 0
         codes = listed_codes(job.lake, table, job.month)

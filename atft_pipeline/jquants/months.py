@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from atft_pipeline.jquants.client import Client
-from atft_pipeline.jquants.revisions import Revision, compare, facts_hash, log_revision
+from atft_pipeline.jquants.revisions import Revision, appended, compare, facts_hash, log_revision
 from atft_pipeline.jquants.routes import route_of
 from atft_pipeline.jquants.rules import require_even_days, require_kept
 from atft_pipeline.jquants.staging import assemble
@@ -110,6 +110,7 @@ class Month:
             if not self.refetch:
                 require_kept(table, old.filter(again), frame)
             revision = compare(table, self.month, old.filter(again), frame.filter(again))
+            revision = revision or appended(table, self.month, old, frame)
         if revision:
             log_revision(self.lake, revision)
         covered = Coverage(

@@ -93,6 +93,35 @@ def compare(table: Table, month: str, old: pl.DataFrame, new: pl.DataFrame) -> R
     )
 
 
+def appended(table: Table, month: str, old: pl.DataFrame, new: pl.DataFrame) -> Revision | None:
+    """Rows of `new` that correct one of `old` by a further row: the same dated thing, published later; None if none.
+
+    A rescheduled earnings date is news, not a correction: what it speaks of has no date in the key.
+    """
+    what = [name for name in table.keys if name != table.date_column]
+    if table.revision != "append" or not any(table.schema[name] == pl.Date() for name in what):
+        return None
+    further = new.join(old, on=table.keys, how="anti").join(old, on=what, how="semi")
+    if not further.height:
+        return None
+    return Revision(
+        table=table.name,
+        month=month,
+        kind="revision",
+        added=further.height,
+        removed=0,
+        changed=0,
+        columns={},
+        codes=_first(further, "Code") if "Code" in table.keys else [],
+        dates=_first(further, table.date_column),
+        examples=[
+            {name: _plain(row[name]) for name in table.keys} for row in further.head(EXAMPLES).iter_rows(named=True)
+        ],
+        old_hash=facts_hash(table, old),
+        new_hash=facts_hash(table, new),
+    )
+
+
 def log_revision(lake: Path, revision: Revision, now: datetime | None = None) -> None:
     """Add one line to the table's log, in one rename. The line that a killed run left before it stored the month is
     not written twice."""
