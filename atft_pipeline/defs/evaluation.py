@@ -7,7 +7,7 @@ from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.evaluation.champion import challenge, judge_regression, read_decision, store_decision
 from atft_pipeline.evaluation.judge import RULES, judge_run, read_verdicts, store_verdict
-from atft_pipeline.evaluation.plots import evaluation_plots
+from atft_pipeline.evaluation.plots import PREVIEWS, evaluation_plots
 from atft_pipeline.evaluation.predictions import champions_predictions
 from atft_pipeline.evaluation.report import write_report
 from atft_pipeline.evaluation.scorecard import evaluate_run, summary_table
@@ -46,7 +46,7 @@ def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
             "passed": passed,
             "report": dg.MetadataValue.path(str(report)),
             "summary": dg.MetadataValue.md(f"```\n{summary_table(card)}\n```"),
-            **{title: picture(png, title) for title, png in pictures.items()},
+            **{title: picture(pictures[title], title) for title in PREVIEWS if title in pictures},
         },
         data_version=dg.DataVersion(run_id),
     )

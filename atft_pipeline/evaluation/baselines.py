@@ -1,4 +1,4 @@
-"""What the model must beat, on the same inputs, splits, masks and labels: reversal and ridge."""
+"""What the model must beat, on the same inputs, splits, masks and labels: reversal, momentum and ridge."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def reversal(returns: NDArray[np.floating], where: Mask) -> Array:
     value = np.where(known, returns, 0.0).astype(np.float64)
     mean = value.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
     return np.where(known, mean - value, np.nan)
+
+
+def momentum(returns: NDArray[np.floating], where: Mask, days: int = 20) -> Array:
+    """[T, N]: sum of the last `days` log returns. NaN where the last one or more than a quarter of them is missing."""
+    known = where & np.isfinite(returns) & (returns > -1)
+    value = np.log1p(np.where(known, returns, 0.0).astype(np.float64))
+    total, count = np.cumsum(value, axis=0), np.cumsum(known, axis=0)
+    total[days:], count[days:] = total[days:] - total[:-days].copy(), count[days:] - count[:-days].copy()
+    return np.where(known & (4 * count >= 3 * days), total, np.nan)
 
 
 def standardise(y: Array) -> Array:

@@ -115,9 +115,8 @@ def judge_range(drifts: list[Drift], thresholds: Thresholds, newest: str) -> Ver
         )
     if dead:
         wrong.append(f"no spread between stocks in {', '.join(d.name for d in dead[:NAMED])}")
-    message = (
-        f"{len(drifted)} of {len(drifts)} inputs drifted on {newest} ({', '.join(d.name for d in drifted[:NAMED])})"
-    )
+    names = ", ".join(d.name for d in drifted[:NAMED]) or "none"
+    message = f"{len(drifted)} of {len(drifts)} inputs drifted on {newest}: {names}"
     if wrong:
         message = (
             f"inputs of {newest}: {'; '.join(wrong)}. Look whether their tables arrived; if the market has changed for "

@@ -14,7 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.evaluation import metrics
-from atft_pipeline.evaluation.baselines import reversal, ridge
+from atft_pipeline.evaluation.baselines import momentum, reversal, ridge
+from atft_pipeline.evaluation.detail import evaluate_detail
 from atft_pipeline.evaluation.inputs import PARTS, EvaluationData, load_run
 from atft_pipeline.evaluation.oracle import Oracle, load_oracle
 from atft_pipeline.lake.store import LakeError, read_json, write_json, write_table
@@ -31,7 +32,7 @@ DECILES = 10
 
 DAILY_KEYS = ("model", "measure", "part", "delay", "horizon", "date")
 
-RIVALS = ("ridge", "reversal")
+RIVALS = ("ridge", "reversal", "momentum")
 """What the model is compared with, day by day."""
 
 
@@ -64,6 +65,10 @@ def evaluate_run(lake: Path, run_id: str, *, market_dir: Path | None = None, mar
         "ridge": fitted,
         "scores": {part: _score_state(data, part) for part in PARTS},
         "liveness": data.summary.get("liveness", {}),
+        "provenance": {
+            **{name: data.manifest.get(name) for name in ("contract", "dataset_hash", "stats_hash")},
+            **{name: data.summary.get(name) for name in ("config_hash", "source_hash", "git_rev", "device")},
+        },
         "training": {key: data.summary.get(key) for key in ("phase", "epoch", "phases", "n_params", "seed", "preset")},
         "coverage": _coverage(data),
     }
@@ -73,7 +78,9 @@ def evaluate_run(lake: Path, run_id: str, *, market_dir: Path | None = None, mar
             name: _oracle_correlation(data, score, oracle, name, daily) for name, score in scores.items()
         }
         card["oracle_account"] = dict(oracle.account)
+    card["detail"], books = evaluate_detail(data, scores["model"], BOOK_HORIZON, HEADLINE_DELAY, COST_ONE_WAY)
     folder = scorecard_dir(lake, data.run_id)
+    write_table(folder / "books.parquet", books, keys=("part", "date"))
     write_table(folder / "daily.parquet", _daily_frame(daily), keys=DAILY_KEYS)
     write_json(folder / "scorecard.json", card)
     return card
@@ -98,8 +105,12 @@ def _all_scores(data: EvaluationData) -> tuple[dict[str, Array], dict[str, Any]]
     """[T, N, H] per model under the common mask, and what ridge settled on."""
     mask = data.scored[:, :, None]
     fitted = ridge(data, HEADLINE_DELAY)
-    back = np.repeat(reversal(data.returns, data.row_ok)[:, :, None], len(data.horizons), axis=2)
-    scores = {"model": np.asarray(data.scores, np.float64), "ridge": fitted.scores, "reversal": back}
+    plain = {"reversal": reversal(data.returns, data.row_ok), "momentum": momentum(data.returns, data.row_ok)}
+    scores = {
+        "model": np.asarray(data.scores, np.float64),
+        "ridge": fitted.scores,
+        **{name: np.repeat(score[:, :, None], len(data.horizons), axis=2) for name, score in plain.items()},
+    }
     about = {"penalty": fitted.penalty, "train_rows": fitted.rows}
     return {name: np.where(mask, score, np.nan) for name, score in scores.items()}, about
 
@@ -257,7 +268,7 @@ def _mean(values: Array) -> float:
 
 def summary_table(card: Mapping[str, Any]) -> str:
     """The results as plain text: RankIC with its error per model, part and delay, and correlation with the oracle."""
-    names = [m for m in ("model", *RIVALS, "oracle") if m in card["models"]]
+    names = [m for m in _PRINTED_MODELS if m in card["models"]]
     head = "simulated market, not real returns" if card["simulated"] else card["market"]
     blocks = [
         (f"Daily RankIC of horizon {HEADLINE_HORIZON} day, mean +- standard error ({head})", str(HEADLINE_HORIZON)),
@@ -272,7 +283,7 @@ def summary_table(card: Mapping[str, Any]) -> str:
             lines.append(f"{part:<7}{delay:<7}{cells[0]['n_dates']:>6}  {numbers}")
         lines.append("")
     if "oracle_correlation" in card:
-        found = card["oracle_correlation"]
+        found = {name: cells for name, cells in card["oracle_correlation"].items() if name in names}
         lines += [f"Correlation with the oracle's expected return, horizon {HEADLINE_HORIZON} day", _columns(found)]
         for part, delay in _PRINTED:
             cells = [found[name][part][f"delay_{delay}"][str(HEADLINE_HORIZON)] for name in found]
@@ -283,6 +294,8 @@ def summary_table(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_PRINTED_MODELS = ("model", "ridge", "reversal", "oracle")
+"""As many as a terminal's line holds; the report has all."""
 _PRINTED = tuple((part, delay) for part in PARTS for delay in (1, 0))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atft_pipeline.evaluation import metrics, risk, slices
+from atft_pipeline.evaluation import books, metrics, risk, slices
+from atft_pipeline.evaluation.baselines import momentum
 
 
 def test_deflated_sharpe_reproduces_the_papers_example() -> None:
@@ -82,3 +83,27 @@ def test_a_score_that_is_only_its_sector_or_beta_has_nothing_left() -> None:
     few = np.full((1, 100), np.nan)
     few[0, :10] = 1.0
     assert np.isnan(slices.factor_neutral(few, [beta[:1]])).all()
+
+
+def test_a_long_only_book_holds_the_top_decile_and_the_market_is_the_mean() -> None:
+    rng = np.random.default_rng(4)
+    scores, returns = rng.normal(size=(30, 40)), 0.01 * rng.normal(size=(30, 40))
+    book = books.long_only_book(scores, returns, cost=0.001)
+    top = np.argsort(scores, axis=1)[:, -4:]
+    np.testing.assert_allclose(book.gross, np.take_along_axis(returns, top, axis=1).mean(axis=1))
+    np.testing.assert_allclose(book.net, book.gross - 0.001 * book.turnover)
+    assert book.turnover[0] == pytest.approx(1.0)
+    slow = books.long_only_book(scores, returns, horizon=5)
+    assert slow.turnover[5:].mean() < book.turnover[5:].mean() / 2
+    returns[3, :39], returns[4] = np.nan, np.nan
+    assert books.equal_weight_market(returns)[3] == returns[3, 39]
+    assert np.isnan(books.equal_weight_market(returns)[4])
+
+
+def test_momentum_sums_the_last_log_returns() -> None:
+    returns = np.full((30, 2), 0.01)
+    returns[:12, 1] = np.nan
+    score = momentum(returns, np.ones((30, 2), bool), days=20)
+    assert score[29, 0] == pytest.approx(20 * np.log(1.01))
+    assert score[29, 1] == pytest.approx(18 * np.log(1.01))
+    assert np.isnan(score[25, 1]) and np.isnan(score[13, 0]) and np.isfinite(score[14, 0])
