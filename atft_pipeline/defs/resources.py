@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -12,9 +12,10 @@ from pydantic import PrivateAttr
 
 from atft_pipeline.exchange.process import ensure_market, running_exchange
 from atft_pipeline.jquants.client import Client, connect
-from atft_pipeline.jquants.plans import settled_plan
+from atft_pipeline.jquants.plans import get_plan, settled_plan
 from atft_pipeline.settings import PLAN_RECORD, Settings
 
+TOKYO = ZoneInfo("Asia/Tokyo")
 SIMULATED_REQUESTS_PER_MINUTE = 120_000
 """The loopback exchange has no quota worth waiting for; the plan's real limit applies to the real service."""
 
@@ -45,16 +46,17 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def last_date(self) -> date:
         """The newest date that may be asked for: the configured end, or today in Tokyo."""
-        return self.settings.end or datetime.now(ZoneInfo("Asia/Tokyo")).date()
+        return self.settings.end or datetime.now(TOKYO).date()
 
     @property
     def now(self) -> datetime | None:
-        """The market's clock: now, or the end of the configured last date; None in a simulated market, which ends."""
+        """The market's clock, by which the newest prices must be there: now, less the days that the plan hides, and not
+        after the configured last date; None in a simulated market, which ends."""
         settings = self.settings
         if settings.market == "simulated":
             return None
-        now = datetime.now(ZoneInfo("Asia/Tokyo"))
-        return min(now, datetime.combine(settings.end, time.max, ZoneInfo("Asia/Tokyo"))) if settings.end else now
+        now = datetime.now(TOKYO) - timedelta(days=get_plan(settings.plan).hidden_days)
+        return min(now, datetime.combine(settings.end, time.max, TOKYO)) if settings.end else now
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Pipeline"]:

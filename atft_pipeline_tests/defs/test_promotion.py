@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
 
 from atft_pipeline.defs.evaluation import EVALUATION_CHECKS, promotion
-from atft_pipeline.defs.resources import Pipeline
+from atft_pipeline.defs.resources import TOKYO, Pipeline
 from atft_pipeline.evaluation.champion import champion_run
 from atft_pipeline_tests.evaluation.test_champion import DAYS, FIRST, SECOND, judged, series
 from atft_pipeline_tests.small_lake import make_market, store_panel
@@ -37,6 +38,23 @@ def test_a_regression_is_refused_with_its_reason_in_the_metadata(tmp_path: Path)
     assert not found.passed and str(found.description).startswith("a regression")
     assert float(found.metadata["got"].value or 0) < -0.01  # type: ignore[arg-type]
     assert champion_run(lake) == FIRST
+
+
+def test_the_markets_clock_knows_the_last_date_and_what_a_plan_hides(tmp_path: Path) -> None:
+    def clock(**environment: str) -> datetime | None:
+        key = {
+            "ATFT_DATA_DIR": str(tmp_path),
+            "ATFT_MARKET": "jquants",
+            "JQUANTS_API_KEY": "k",
+            "JQUANTS_PLAN": "light",
+        }
+        return Pipeline(overrides={**key, **environment}).now
+
+    assert clock(ATFT_MARKET="simulated") is None
+    assert clock(ATFT_END="2024-01-31") == datetime(2024, 1, 31, 23, 59, 59, 999_999, TOKYO)
+    shown, hidden = clock(), clock(JQUANTS_PLAN="free")
+    assert shown is not None and hidden is not None
+    assert timedelta(days=83) < shown - hidden <= timedelta(days=84)
 
 
 _CHECK = "regression_against_champion"
