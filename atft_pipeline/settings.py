@@ -88,7 +88,7 @@ class Thresholds:
     psi_over_usual: float = 1.5
     max_drifted_share: float = 0.25
     """Share of the inputs that may have drifted on the newest date: a market beyond its training range moves all its
-    market-wide inputs (a sixth) at once; a few per cent are usual."""
+    market-wide inputs (a sixth) at once; at most 7 % were seen on sound dates of simulated markets."""
     max_lost_rows: float = 0.1
     """Share of the usual rows that may be missing on the newest date."""
     min_scored_share: float = 0.9

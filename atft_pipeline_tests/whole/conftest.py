@@ -34,10 +34,8 @@ INSTANCE = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 LENIENT = {
     "ATFT_CHECK_MIN_RANK_IC": "-1", "ATFT_CHECK_MIN_IC": "-1", "ATFT_CHECK_MIN_SHARPE": "-99",
     "ATFT_CHECK_MIN_STANDARD_ERRORS": "-99", "ATFT_CHECK_TOO_GOOD_MODEL_IC": "1",
-    "ATFT_CHECK_MAX_DRIFTED_SHARE": "1",
 }  # fmt: skip
-"""These runs prove that the machinery works, not that a model of 8 units is good or that a year
-and a half of training has seen every season."""
+"""These runs prove that the machinery works, not that a model of 8 units is good."""
 
 
 @dataclass
