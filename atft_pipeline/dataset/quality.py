@@ -29,10 +29,9 @@ NULL_BUDGET: Mapping[str, float] = {
     "meta": 0.97, "px": 0.97, "ret": 0.97, "vol": 0.97, "ta": 0.97, "liq": 0.97, "evt": 0.97, "cal": 1.0, "xs": 0.95,
     "mkt": 1.0, "mb": 0.95, "idx": 1.0, "sec": 0.98, "flow": 0.98, "wm": 0.85, "dm": 0.01, "ss": 0.97, "fs": 0.85,
     "ev": 0.97, "gr": 0.90, "bd": 0.97,
-    "opt": 0.75, "ses": 0.95, "div": 0.80, "fut": 0.98, "bs": 0.60,
+    "opt": 0.98, "ses": 0.95, "div": 0.80, "fut": 0.98, "bs": 0.60,
 }  # fmt: skip
-"""Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe.
-Option expiries are a month apart and those within a week do not count: on one day in five nothing brackets 30 days."""
+"""Smallest coverage of a group after warm-up (median over its columns), on traded shares of the universe."""
 
 MIN_YEAR_ROWS = 1_000
 """Rows after warm-up that a year needs before its coverage is judged by itself."""
@@ -54,6 +53,8 @@ their floor is half of the others'."""
 SECTOR_MEMBERS = 8
 """Traded members that a sector needs before nulls of its aggregates count: they ask for five others over a window,
 which a small market's sectors do not always have."""
+SECTOR_RANK, RANKED_SECTORS = "sec33_rank_", 20
+"""Ranks of sectors ask for this many of them on the date."""
 
 RANGES: tuple[tuple[str, float, float], ...] = (
     (r"^px_(open|high|low|close)$", 1e-9, np.inf),
@@ -195,13 +196,33 @@ def column_coverage(lake: Path, contract: Contract) -> tuple[dict[str, dict[str,
         names = tuple(c.name for c in contract.group(group))
         if not names:
             continue
-        frame = read_columns(lake, contract, names).filter(ripe)
         if "sec33_member_cnt" in names:
-            frame = frame.filter(pl.col("sec33_member_cnt") >= SECTOR_MEMBERS)
+            found[group] = _sector_coverage(lake, contract, names, ripe)
+            continue
+        frame = read_columns(lake, contract, names).filter(ripe)
         if frame.height:
-            nulls = frame.null_count().row(0, named=True)
-            found[group] = {name: 1 - nulls[name] / frame.height for name in names}
-    return found, int(ripe.sum())
+            found[group] = _known_shares(frame)
+    return {group: shares for group, shares in found.items() if shares}, int(ripe.sum())
+
+
+def _known_shares(frame: pl.DataFrame) -> dict[str, float]:
+    """Column -> share of known values; nothing for no rows."""
+    nulls = frame.null_count().row(0) if frame.height else ()
+    return {name: 1 - count / frame.height for name, count in zip(frame.columns, nulls, strict=False)}
+
+
+def _sector_coverage(
+    lake: Path, contract: Contract, names: tuple[str, ...], ripe: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Column -> share of known values in sectors that have enough members; for ranks of sectors, on dates that have
+    enough such sectors. A rank that no date of a small market can have is left out."""
+    state = ("date", "meta_sector33_id")
+    frame = read_columns(lake, contract, tuple(dict.fromkeys((*state, *names)))).filter(ripe)
+    frame = frame.filter(pl.col("sec33_member_cnt") >= SECTOR_MEMBERS)
+    ranks = [name for name in names if name.startswith(SECTOR_RANK)]
+    counted = frame.filter(pl.col(state[1]).n_unique().over("date") >= RANKED_SECTORS)
+    shares = _known_shares(frame.select(names)) | _known_shares(counted.select(ranks))
+    return {name: shares[name] for name in names if name in shares and (name not in ranks or counted.height)}
 
 
 def yearly_coverage(lake: Path, contract: Contract) -> dict[tuple[str, str], float]:

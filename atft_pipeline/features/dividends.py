@@ -17,6 +17,7 @@ from atft_pipeline.features.dividend_notices import read_notices
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import as_of
+from atft_pipeline.panel.availability import trading_position
 from atft_pipeline.panel.operators import Array, divide, ts_cumsum, ts_sum
 from atft_pipeline.panel.panel import Panel
 
@@ -132,13 +133,16 @@ def _lay_next(found: Known, stock: int, rows: slice, day: int, amount: float, sp
 
 
 def _trading_days_between(panel: Panel, ex: NDArray[np.int32], *, ahead: bool) -> Array:
-    """Trading days to an ex-date ahead, or since one behind, up to the cap; the cap where there is none."""
+    """Trading days to an ex-date ahead, or since one behind, up to the cap; the cap where there is none.
+
+    An ex-date beyond the calendar's end has a distance too, or the newest rows would know less than older ones did.
+    """
     days = panel.calendar.days
     unknown = ex == (_FAR if ahead else _NEVER)
     dated = np.where(unknown, 0, ex).astype("datetime64[D]")
-    there, here = np.searchsorted(days, dated), np.searchsorted(days, panel.axes.dates)[:, None]
+    there, here = trading_position(dated, days), np.searchsorted(days, panel.axes.dates)[:, None]
     gap = there - here if ahead else here - there
-    unknown |= (dated < days[0]) if not ahead else (dated > days[-1])
+    unknown |= False if ahead else dated < days[0]
     return np.where(unknown, EX_CAP, np.minimum(gap, EX_CAP)).astype(np.float64)
 
 

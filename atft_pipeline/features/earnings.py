@@ -19,7 +19,7 @@ from atft_pipeline.features.statement_documents import read_documents
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.features.topix import read_topix
 from atft_pipeline.panel.asof import as_of
-from atft_pipeline.panel.availability import Days, by_disclosure_time
+from atft_pipeline.panel.availability import Days, by_disclosure_time, trading_position
 from atft_pipeline.panel.operators import Array, ts_sum
 from atft_pipeline.panel.panel import Panel
 
@@ -94,17 +94,6 @@ def expected_dates(results: pl.DataFrame) -> pl.Series:
         year_ago = (newest[0], 1) if newest[1] == LAST_QUARTER else (newest[0] - 12, newest[1] + 1)
         expected.append(first.get(year_ago))
     return pl.Series("expected", expected, dtype=pl.Date).dt.offset_by("1y")
-
-
-def trading_position(dates: Days, days: Days) -> Array:
-    """Position of each date, rolled forward to a trading day, among the calendar's `days`; null for no date.
-
-    Beyond the calendar's end weekdays are counted: its holidays are not published yet.
-    """
-    position = np.searchsorted(days, dates).astype(np.float64)
-    beyond = dates > days[-1]
-    position[beyond] = len(days) - 1 + np.busday_count(days[-1], np.busday_offset(dates[beyond], 0, roll="forward"))
-    return np.where(np.isnat(dates), np.nan, position)
 
 
 def _recent_documents(panel: Panel, documents: pl.DataFrame) -> Array:

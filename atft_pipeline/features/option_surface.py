@@ -1,6 +1,8 @@
 """The implied-volatility surface of each day, read at constant maturities from the option table.
 
-Between two expiries total variance (sigma^2 x time) is linear in time, so a flat surface is flat at every maturity.
+Between two expiries total variance (sigma^2 x time) is linear in time, so a flat surface is flat at every maturity. At
+time 0 it is 0: below the first expiry the volatility is that expiry's. The table has monthly expiries only (weekly
+options are not in it), so with the nearest ones left out, on one day in five none lies within 30 days.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ NORMAL, PUT, CALL = "002", "1", "2"
 
 SHORTEST_DAYS = 7
 """Expiries nearer than this are left out: their volatility is mostly that of the last hours."""
+LONGEST_FIRST = 45
+"""Days to the first expiry up to which it speaks for shorter maturities: five weeks to the next month's, and those left
+out before it; further away, a month is missing."""
 COUNTED_DAYS = 100
 """Expiries up to this count in the put-call ratios."""
 WING = 0.05
@@ -82,7 +87,8 @@ def _wing(side: pl.Expr, place: float) -> pl.Expr:
 
 
 def _constant_maturity(smiles: pl.DataFrame, column: str, maturity: int) -> pl.DataFrame:
-    """Date and `value`: the volatility at `maturity` days, null unless two expiries (or one exactly) bracket it."""
+    """Date and `value`: the volatility at `maturity` days, null unless two expiries (or one exactly) bracket it, or
+    the first one lies beyond it by no more than a month's gap."""
     known = smiles.filter(pl.col(column).is_not_null()).sort("Date", "left")
     total = pl.col(column) ** 2 * pl.col("left")
     before, after = pl.col("left") <= maturity, pl.col("left") >= maturity
@@ -92,6 +98,8 @@ def _constant_maturity(smiles: pl.DataFrame, column: str, maturity: int) -> pl.D
         early=total.filter(before).last(),
         late=total.filter(after).first(),
     )
+    nothing_before = pl.col("first").is_null() & (pl.col("last") <= LONGEST_FIRST)
+    ends = ends.with_columns(pl.when(nothing_before).then(0).otherwise(pl.col(c)).alias(c) for c in ("first", "early"))
     first, last = pl.col("first"), pl.col("last")
     slope = pl.when(last == first).then(0.0).otherwise((pl.col("late") - pl.col("early")) / (last - first))
     variance = (pl.col("early") + slope * (maturity - first)) / maturity

@@ -49,9 +49,10 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 
 _M = "market"
+_BRACKET = "null if no expiries bracket it and the first is over 45 d away"
 COLUMNS = (
-    Column("opt_iv_atm_30d", "f32", "at-the-money volatility at 30 days", "", "null if 30 d not bracketed", _M),
-    Column("opt_iv_atm_60d", "f32", "at-the-money volatility at 60 days", "", "null if 60 d not bracketed", _M),
+    Column("opt_iv_atm_30d", "f32", "at-the-money volatility at 30 days", "", _BRACKET, _M),
+    Column("opt_iv_atm_60d", "f32", "at-the-money volatility at 60 days", "", _BRACKET, _M),
     Column("opt_iv_term_slope", "f32", "opt_iv_atm_60d - opt_iv_atm_30d", "", "", _M),
     Column("opt_iv_chg_1d", "f32", "opt_iv_atm_30d - the date before's", "1 lag", "", _M),
     Column("opt_iv_chg_5d", "f32", "opt_iv_atm_30d - five dates earlier", "5 lag", "", _M),

@@ -75,6 +75,17 @@ def trading_days_after(dates: pl.Series | Days, k: int, calendar: TradingCalenda
     return result
 
 
+def trading_position(dates: Days, days: Days) -> NDArray[np.float64]:
+    """Position of each date, rolled forward to a trading day, among the calendar's `days`; null for no date.
+
+    Beyond the calendar's end weekdays are counted: its holidays are not published yet.
+    """
+    position = np.searchsorted(days, dates).astype(np.float64)
+    beyond = dates > days[-1]
+    position[beyond] = len(days) - 1 + np.busday_count(days[-1], np.busday_offset(dates[beyond], 0, roll="forward"))
+    return np.where(np.isnat(dates), np.nan, position)
+
+
 def by_disclosure_time(dates: pl.Series | Days, times: pl.Series, calendar: TradingCalendar) -> Days:
     """The date itself if disclosed before 15:00 (11:30 on a half day) on a trading day, else the next trading day.
 

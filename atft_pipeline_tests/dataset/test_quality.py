@@ -78,6 +78,29 @@ def test_one_broken_column_does_not_hide_behind_its_group(tmp_path: Path) -> Non
     assert "budget: column fs_roa_ttm 10" in verdict.message
 
 
+@pytest.mark.parametrize(("sectors", "seen"), [(5, False), (20, True)])
+def test_a_rank_of_sectors_is_judged_where_enough_sectors_can_be_ranked(
+    tmp_path: Path, sectors: int, seen: bool
+) -> None:
+    market = make_market(dates=340)
+    shape = market.returns.shape
+    contract = contract_with(
+        DatasetColumn("sec33_member_cnt", "sec", "feature", "i16", "cross_section"),
+        DatasetColumn("sec33_ret_1d", "sec", "feature", "f32", "cross_section"),
+        DatasetColumn("sec33_rank_ret_5d", "sec", "feature", "f32", "cross_section"),
+    )
+    values = {
+        "meta_sector33_id": np.broadcast_to(1.0 + np.arange(shape[1]) % sectors, shape),
+        "sec33_member_cnt": np.full(shape, 9.0),
+        "sec33_ret_1d": market.returns,
+        "sec33_rank_ret_5d": np.where(np.arange(shape[0])[:, None] % 10 == 0, market.returns, np.nan),
+    }
+    store_dataset(tmp_path, with_values(market, **values), contract)
+    verdict = quality.check_nulls(tmp_path, contract)
+    assert ("column sec33_rank_ret_5d 10" in verdict.message) is seen, verdict.message
+    assert verdict.passed is not seen
+
+
 def test_all_null_and_constant_columns_are_found(tmp_path: Path, market: Market) -> None:
     shape = market.returns.shape
     dead = with_values(market, px_volume=np.full(shape, np.nan), ta_signal=np.full(shape, 3.0))

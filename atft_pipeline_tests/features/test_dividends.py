@@ -86,6 +86,15 @@ def test_days_around_the_ex_date(panel: Panel) -> None:
     assert np.flatnonzero(value["div_post_ex_5"]).tolist() == [51, 52, 53, 54, 55]
 
 
+def test_an_ex_date_beyond_the_calendar_is_as_far_as_its_weekdays(panel: Panel) -> None:
+    """The calendar's end lies a few months ahead; on the newest rows a half-yearly dividend may lie beyond it."""
+    end = panel.calendar.days[-1].astype(object)
+    weekdays = [day for n in range(1, 15) if (day := end + timedelta(days=n)).weekday() < 5]
+    inside, beyond = (columns(panel, [notice(DAYS[300], "50.0", ex=ex)])["div_td_to_ex"] for ex in (end, weekdays[4]))
+    np.testing.assert_array_equal(beyond[300:], inside[300:] + 5)
+    assert inside[300] < 100 and (beyond[:300] == 250).all()  # 250 is what a code without dividends has
+
+
 def test_values_persist_between_notices(panel: Panel) -> None:
     value = columns(panel, revised())
     assert np.isfinite(value["div_next_yield"][10:50]).all()  # a join by equality knows it on two days only

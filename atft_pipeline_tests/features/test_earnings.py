@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from atft_pipeline.features import exposure
-from atft_pipeline.features.earnings import GROUP, trading_position
+from atft_pipeline.features.earnings import GROUP
 from atft_pipeline.features.group import Inputs, compute_group
 from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline_tests.synthetic_events import (
@@ -166,10 +166,3 @@ def test_an_overdue_report_stops_at_minus_twenty(panel: Panel, market: dict[str,
     ours = built(panel, market, rows)["ev_td_to_exp_earn"][:, 0]
     due = DAYS.index(date(2022, 2, 10))
     assert (ours[due], ours[due + 7], ours[due + 60]) == (0, -7, -20)
-
-
-def test_dates_roll_forward_and_beyond_the_calendar_weekdays_count() -> None:
-    days = np.array(["2024-12-27", "2024-12-30", "2025-01-06"], "datetime64[D]")  # the new year's days are closed
-    dates = np.array(["2024-12-28", "2024-12-31", "2025-01-06", "2025-01-08", "2025-01-11", "NaT"], "datetime64[D]")
-    assert trading_position(dates, days).tolist()[:5] == [1, 2, 2, 4, 7]
-    assert np.isnan(trading_position(dates, days)[5])

@@ -70,6 +70,15 @@ def test_total_variance_is_linear_between_expiries() -> None:
     assert found["iv_60"] is None  # not bracketed
 
 
+def test_below_the_first_expiry_its_volatility_counts_while_a_month_s_gap_explains_the_distance() -> None:
+    nearest = flat(5, 90.0)  # left out: within a week of its end
+    found = surface([*nearest, *flat(40, 21.0), *flat(68, 25.0)])
+    assert found["iv_30"] == pytest.approx(0.21) and found["put_30"] == pytest.approx(0.21)
+    assert found["iv_60"] == pytest.approx(np.sqrt((0.21**2 * 40 + (0.25**2 * 68 - 0.21**2 * 40) * 20 / 28) / 60))
+    missing_month = surface([*nearest, *flat(46, 21.0), *flat(75, 25.0)])
+    assert missing_month["iv_30"] is None and missing_month["iv_60"] is not None
+
+
 def test_an_expiry_at_the_maturity_itself_is_enough() -> None:
     assert surface(flat(30, 17.0))["iv_30"] == pytest.approx(0.17)
 

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from atft_pipeline.features import catalog
+
 COMMAND = "python -m atft_pipeline_tests.leak.cases > docs/leaks.md"
 
+PROOF = "leak/test_everything::test_the_proof_covers_every_column_of_the_contract"
 INVARIANCE = "leak/test_everything::test_no_feature_row_changes_with_what_comes_after_it"
 PLANTED = "leak/test_everything::test_a_planted_column_that_sees_the_future_is_named"
 FORMULA = "features/test_golden_formulas::test_column_is_its_formula"
@@ -241,14 +244,28 @@ CASES = (
 )  # fmt: skip
 
 
+def proof(proven: int) -> str:
+    """How many columns of the largest plan are proven; the test of that name counts them and looks for this line."""
+    columns = len(catalog.expected_columns("premium"))
+    return f"Columns proven bit-equal under poison and truncation: {proven} of {columns}."
+
+
 def render() -> str:
     """docs/leaks.md, with a newline at its end."""
+    whole = catalog.columns("premium")
+    roles = {role: sum(entry.role == role for entry in whole) for role in ("feature", "key", "label")}
     lines = [
         "# Leaks and faults that must not come back",
         "",
         f"Generated: `{COMMAND}`. Each fault happened once in a pipeline like this one. The third column is what holds",
         "it off; the fourth plants the fault and sees the guard fire. Tests are below `atft_pipeline_tests/`; a group",
         "in brackets owes its own tests when it joins the catalogue.",
+        "",
+        proof(len(whole)),
+        f"The {roles['feature']} inputs and {roles['key']} keys on every row up to the cut, "
+        f"the {roles['label']} labels up to their horizon before it,",
+        f"at two cuts: {_code(INVARIANCE)}; counted by {_code(PROOF)};",
+        f"the same comparison names each column that is planted to see the future: {_code(PLANTED)}.",
         "",
         "| case | fault | tests | planted faults |",
         "|---|---|---|---|",

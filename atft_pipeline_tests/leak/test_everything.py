@@ -1,4 +1,4 @@
-"""Every feature column of the largest plan, built at once: nothing that is published after a day changes its row.
+"""Every column of the largest plan, built at once: nothing that is published after a day changes what was known then.
 
 Two cuts: at 180 rows a code that lists later is not on the axis yet; at 300 rows every column has values.
 """
@@ -8,23 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from atft_pipeline.dataset.assemble import knowledge_time
 from atft_pipeline.dataset.labels import label_columns
 from atft_pipeline.features import catalog, prices
 from atft_pipeline.features.group import Column, Group, Inputs, compute_group
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import next_trading_day
-from atft_pipeline.panel.panel import build_panel
+from atft_pipeline.panel.panel import Panel, build_panel
+from atft_pipeline_tests.leak.cases import proof
 from atft_pipeline_tests.leak.invariance import SeesTheFuture, assert_prefix_equal
 from atft_pipeline_tests.synthetic import Frames, market, session_before
 from atft_pipeline_tests.synthetic_premium import TEXTS, scale_texts
 
 EARLY, LATE = 180, 300
+PAGE = Path(__file__).parents[2] / "docs" / "leaks.md"
 GROUPS = catalog.groups("premium")
 DATED = {
     "master": "Date",
@@ -70,9 +74,38 @@ def inputs_of(frames: Frames) -> Inputs:
 
 def build(frames: Frames, codes: Sequence[str], groups: Sequence[Group] = GROUPS) -> dict[str, NDArray[np.float32]]:
     """Every column of the groups for the given codes, [T, codes]."""
-    inputs = inputs_of(frames)
+    return features_of(inputs_of(frames), codes, groups)
+
+
+def features_of(
+    inputs: Inputs, codes: Sequence[str], groups: Sequence[Group] = GROUPS
+) -> dict[str, NDArray[np.float32]]:
     place = inputs.panel.axes.code_index(np.array(codes))
     return {name: values[:, place] for group in groups for name, values in compute_group(group, inputs).items()}
+
+
+def build_whole_dataset(frames: Frames, codes: Sequence[str]) -> dict[str, Values]:
+    """Every column of the dataset, [T, codes], values on the row where they are known: labels h rows on."""
+    inputs = inputs_of(frames)
+    place = inputs.panel.axes.code_index(np.array(codes))
+    labels = {name: _once_known(name, values[:, place]) for name, values in label_columns(inputs.panel).items()}
+    keys = {name: np.where(inputs.panel.axes.listed, v, np.nan)[:, place] for name, v in _keys(inputs.panel).items()}
+    return {**keys, **labels, **features_of(inputs, codes)}
+
+
+def _keys(panel: Panel) -> dict[str, Values]:
+    """The keys as numbers that float32 holds exactly: code, days and half hours since 1970."""
+    half_days = frozenset(panel.calendar.half_days.astype("datetime64[D]").tolist())
+    known = [knowledge_time(day, half_days) for day in panel.axes.dates.astype("datetime64[D]").tolist()]
+    half_hours = np.array(known, dtype="datetime64[m]").astype(np.int64) / 30
+    days = panel.axes.dates.astype("datetime64[D]").astype(np.int64)
+    return {"code": panel.axes.codes.astype(np.int64), "date": days[:, None], "asof_ts": half_hours[:, None]}
+
+
+def _once_known(label: str, values: Values) -> Values:
+    """A label moved down by its horizon, the rows that it looks ahead."""
+    horizon = int(label.removesuffix("d").rsplit("_", 1)[1])
+    return np.vstack([np.full((horizon, values.shape[1]), np.nan), values[:-horizon]])
 
 
 def codes_of(frames: Frames, rows: int) -> list[str]:
@@ -149,14 +182,31 @@ def _scaled(frame: pl.DataFrame, known: pl.Expr, rng: np.random.Generator) -> pl
 @pytest.mark.parametrize("rows", [EARLY, LATE])
 def test_no_feature_row_changes_with_what_comes_after_it(frames: Frames, rows: int, change: Change) -> None:
     codes, changed = codes_of(frames, rows), change(frames, frames.dates[rows - 1])
-    assert_prefix_equal(lambda f: build(f, codes), frames, changed, rows)
+    assert_prefix_equal(lambda f: build_whole_dataset(f, codes), frames, changed, rows)
 
 
 def test_the_proof_covers_every_column_of_the_contract(frames: Frames) -> None:
     """A column that is null before the cut, or one that nobody built, would pass unproven."""
-    built = build(frames, codes_of(frames, LATE))
-    proven = [name for name, values in built.items() if np.isfinite(values[:LATE]).any()]
-    assert tuple(proven) == tuple(catalog.feature_columns("premium"))
+    built = build_whole_dataset(frames, codes_of(frames, LATE))
+    proven = [name for name, values in built.items() if np.isfinite(values[:LATE].astype(np.float64)).any()]
+    assert tuple(proven) == tuple(catalog.expected_columns("premium"))
+    assert proof(len(proven)) in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_label_on_the_row_before_it_is_known_is_caught(frames: Frames) -> None:
+    """The labels' part of the proof rests on the rows by which they are moved: one fewer and they see the future."""
+
+    def too_early(f: Frames) -> dict[str, Values]:
+        panel = inputs_of(f).panel
+        place = panel.axes.code_index(np.array(codes_of(frames, LATE)))
+        found = {name: _once_known(name, values[:, place]) for name, values in label_columns(panel).items()}
+        return {name: np.vstack([values[1:], values[-1:]]) for name, values in found.items()}
+
+    with pytest.raises(SeesTheFuture) as caught:
+        assert_prefix_equal(too_early, frames, poisoned(frames, frames.dates[LATE - 1]), LATE)
+    assert [
+        e.name for e in catalog.KEY_ENTRIES if e.role == "label" and f"{e.name} (first" not in str(caught.value)
+    ] == []
 
 
 def test_every_table_that_groups_read_is_cut_and_poisoned(frames: Frames) -> None:

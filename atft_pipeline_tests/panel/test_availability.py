@@ -14,6 +14,7 @@ from atft_pipeline.panel.availability import (
     by_disclosure_time,
     next_trading_day,
     trading_days_after,
+    trading_position,
 )
 
 GOLDEN_WEEK = {"2024-04-29", "2024-05-03", "2024-05-06"}
@@ -106,3 +107,10 @@ def test_unknown_day_type_and_repeated_date_are_refused() -> None:
         TradingCalendar.from_frame(pl.DataFrame({"Date": [date(2024, 1, 4)], "HolDiv": ["4"]}))
     with pytest.raises(CalendarError, match="twice"):
         TradingCalendar.from_frame(pl.DataFrame({"Date": [date(2024, 1, 4)] * 2, "HolDiv": ["1", "1"]}))
+
+
+def test_dates_roll_forward_and_beyond_the_calendar_weekdays_count() -> None:
+    days = np.array(["2024-12-27", "2024-12-30", "2025-01-06"], "datetime64[D]")  # the new year's days are closed
+    dates = np.array(["2024-12-28", "2024-12-31", "2025-01-06", "2025-01-08", "2025-01-11", "NaT"], "datetime64[D]")
+    assert trading_position(dates, days).tolist()[:5] == [1, 2, 2, 4, 7]
+    assert np.isnan(trading_position(dates, days)[5])
