@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
 BIN    := $(CURDIR)/$(VENV)/bin
 
 export DAGSTER_HOME  := $(CURDIR)
@@ -16,25 +17,30 @@ help:  ## Show this list
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== installing into $(VENV) (once; about two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $(STAMP)
+
+$(DEV): $(STAMP)
+	@echo "== installing what the tests and linters need (once; about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(DEV)
 
 sync: $(STAMP)  ## Install the project and its pinned dependencies
 
 demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; prints the results
 	$(BIN)/python -m atft_pipeline.demo
 
-test: $(STAMP)  ## All tests
+test: $(DEV)  ## All tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
 	$(BIN)/python -m atft_pipeline.defs.maintenance sweep
 	env --default-signal=INT,TERM $(BIN)/dagster dev -h 127.0.0.1 -p $${PORT:-3000} -w workspace.yaml
 
-bench: $(STAMP)  ## Benchmarks; JSON lines on standard output
+bench: $(DEV)  ## Benchmarks; JSON lines on standard output
 	@for script in benchmarks/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

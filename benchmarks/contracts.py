@@ -111,7 +111,7 @@ def raw_verdicts(plan: str, size: MarketSize, lake: Path) -> dict[str, Verdict]:
     found: dict[str, Verdict] = {}
     for table in plan_tables(plan):
         stored = sorted(path.stem for path in (lake / "raw" / table.name).glob("*.parquet"))
-        has_months = table is not CALENDAR and stored  # a table of its own shape is one file
+        has_months = table is not CALENDAR and stored
         months = months_between(_first_day(stored[0]), _first_day(stored[-1])) if has_months else stored
         judged = judge_table(lake, table, months, now=datetime.now(TOKYO), end=size.end)
         found |= {f"raw/{table.name}: {name}": verdict for name, verdict in judged.items()}

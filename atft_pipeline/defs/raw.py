@@ -100,11 +100,14 @@ def raw_table(table: Table) -> dg.AssetsDefinition:
         **_described(table),
     )
     def asset(context: dg.AssetExecutionContext, pipeline: Pipeline, config: IngestConfig) -> dg.MaterializeResult:
-        client, keys = pipeline.client(), {month_of(key): key for key in context.partition_keys}
-        progress, reports = Progress(table.name, len(keys)), []
-        for report in ingest_table(
-            client, pipeline.lake, table, list(keys), last_date=pipeline.last_date, refetch=config.refetch
-        ):
+        client, last_date = pipeline.client(), pipeline.asked_until(table)
+        keys = {month_of(key): key for key in context.partition_keys}
+        early = [month for month in keys if f"{month}-01" > last_date.isoformat()]
+        if early:
+            context.log.info(f"{table.name}: nothing of {', '.join(early)} is published yet")
+        months = [month for month in keys if month not in early]
+        progress, reports = Progress(table.name, len(months)), []
+        for report in ingest_table(client, pipeline.lake, table, months, last_date=last_date, refetch=config.refetch):
             progress.add(report)
             reports.append(report)
             if report.revision:

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from atft_pipeline.exchange.process import ensure_market, running_exchange
+from atft_pipeline.jquants.checks.coverage import sessions_of
+from atft_pipeline.jquants.checks.publication import TOKYO, asked_until
 from atft_pipeline.jquants.client import Client, connect
 from atft_pipeline.jquants.plans import get_plan, settled_plan
+from atft_pipeline.jquants.table import Table
 from atft_pipeline.settings import PLAN_RECORD, Settings
 
-TOKYO = ZoneInfo("Asia/Tokyo")
 SIMULATED_REQUESTS_PER_MINUTE = 120_000
 """The loopback exchange has no quota worth waiting for; the plan's real limit applies to the real service."""
 
@@ -47,6 +48,12 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
     def last_date(self) -> date:
         """The newest date that may be asked for: the configured end, or today in Tokyo."""
         return self.settings.end or datetime.now(TOKYO).date()
+
+    def asked_until(self, table: Table) -> date:
+        """The newest date to ask `table` for: of real data only what is published by now, as options come at night."""
+        if self.settings.market == "simulated":
+            return self.last_date
+        return asked_until(table, self.last_date, sessions_of(self.lake), datetime.now(TOKYO))
 
     @property
     def now(self) -> datetime | None:

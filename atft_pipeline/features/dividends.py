@@ -208,7 +208,7 @@ COLUMNS = (
         "null below 2 years of history",
         _CS,
     ),
-    Column("div_staleness_td", "i16", "trading days since the last notice, cap 500", "", "500 if none", "log"),
+    Column("div_staleness_td", "i16", "trading days since the last notice, cap 500", "", "500 if none", _CS),
     Column("div_valid", "i8", "div_staleness_td <= 250", "", "0", "flag"),
 )
 

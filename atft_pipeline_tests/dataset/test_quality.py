@@ -13,6 +13,7 @@ from atft_pipeline.dataset.contract import Contract, DatasetColumn
 from atft_pipeline.dataset.feature_files import write_features
 from atft_pipeline.dataset.leak_scan import check_too_good, find_too_good
 from atft_pipeline.evaluation import plots
+from atft_pipeline.evaluation.drawing import MAX_BYTES
 from atft_pipeline.lake.store import read_json, read_table, write_json, write_table
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.settings import Thresholds
@@ -229,4 +230,4 @@ def test_null_shares_come_from_the_footers(tmp_path: Path, market: Market) -> No
     assert years == ["2024", "2025"]
     assert shares["px"] == [1.0, 0.0]
     assert shares["meta"] == [0.0, 0.0]
-    assert 0 < len(plots.null_shares(years, shares)) < plots.MAX_BYTES
+    assert 0 < len(plots.null_shares(years, shares)) < MAX_BYTES

@@ -26,7 +26,8 @@ from atft_pipeline.dataset.scaling import (
 )
 from atft_pipeline.dataset.splits import calendar_split
 from atft_pipeline.dataset.treatments import normal_quantile, rank_normal
-from atft_pipeline.evaluation.plots import MAX_BYTES, input_histograms
+from atft_pipeline.evaluation.drawing import MAX_BYTES
+from atft_pipeline.evaluation.plots import input_histograms
 from atft_pipeline.lake.store import read_json
 from atft_pipeline.settings import Thresholds
 from atft_pipeline.verdict import ContractBroken

@@ -92,6 +92,24 @@ def newest_due(publication: Publication, sessions: Sequence[date], now: datetime
     return None
 
 
+def asked_until(table: Table, last_date: date, sessions: Sequence[date], now: datetime) -> date:
+    """The newest date worth asking for at `now` (aware): the day before the first session whose rows are not out.
+
+    Only for tables that must have rows on every session, where a missing day is a failure; of the others whatever is
+    out is stored, and read again later.
+    """
+    if not table.dense:
+        return last_date
+    publication = publication_of(table)
+    days = margin_days(sessions) if publication.cadence == "margin" else sessions
+    for day in reversed([day for day in days if day <= last_date]):
+        out = published_by(publication, day, sessions)
+        if out is None or out <= now:
+            break
+        last_date = day - timedelta(days=1)
+    return last_date
+
+
 def margin_days(sessions: Sequence[date]) -> list[date]:
     """Dates of margin balances: the last session of each longer week, and every session since the change."""
     weekly = [
