@@ -24,8 +24,8 @@ SESSIONS = [
         ("futures", datetime(2026, 11, 6, 19, 30), date(2026, 11, 5)),
         ("bars_daily", datetime(2026, 11, 6, 15, 0), date(2026, 11, 5)),
         ("bars_daily", datetime(2026, 11, 6, 19, 30), FRIDAY),
+        ("margin_interest", datetime(2026, 11, 6, 19, 30), FRIDAY),  # no row is owed for every session
         ("topix", datetime(2026, 11, 7, 12, 0), date(2026, 11, 7)),  # a weekend hides nothing
-        ("margin_interest", datetime(2026, 11, 6, 19, 30), date(2026, 11, 5)),
         ("fin_summary", datetime(2026, 11, 6, 9, 0), FRIDAY),  # whatever is out is stored, and read again
     ],
 )
