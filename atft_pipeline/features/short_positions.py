@@ -49,9 +49,9 @@ class Positions:
 def open_positions(panel: Panel, reports: pl.DataFrame) -> Positions:
     """The state of all holders on each day. Raises ContractBroken when a column is missing."""
     require_columns("short_sale_report", reports, FIELDS)
-    rows = _newest_first_known(panel, reports)
-    stock = rows["stock"].to_numpy()
-    since = as_of(days_of(rows["available"]), stock, panel.axes, order=[rows["CalcDate"]])
+    every = _known_reports(panel, reports)
+    since = as_of(days_of(every["available"]), every["stock"].to_numpy(), panel.axes, order=[every["CalcDate"]])
+    rows = _states(every)
     staleness = np.where(since.index >= 0, np.minimum(since.staleness_td, STALENESS_CAP), STALENESS_CAP)
     total, count, largest, squares, shares = (np.zeros(panel.axes.shape) for _ in range(5))
     for part in _parts(rows):
@@ -73,21 +73,23 @@ def open_positions(panel: Panel, reports: pl.DataFrame) -> Positions:
     return Positions(total, count, largest, concentration, shares, staleness.astype(np.float64))
 
 
-def _newest_first_known(panel: Panel, reports: pl.DataFrame) -> pl.DataFrame:
-    """Reports by holder in the order known, with `stock`, `holder`, `available`, `ratio` and `shares` in whole units.
-
-    A report for an older day than the holder's newest one, a late correction, changes no state.
-    """
+def _known_reports(panel: Panel, reports: pl.DataFrame) -> pl.DataFrame:
+    """Reports by holder in the order known, with `stock`, `available`, `ratio` and `shares` in whole units."""
     rows, stock = listed_records("short_sale_report", reports, panel.axes)
     shares = in_first_row_units(rows["ShrtPosShares"], panel, stock, rows["CalcDate"])
-    rows = rows.with_columns(
+    return rows.with_columns(
         pl.col(_HOLDER[1:]).fill_null(""),
         stock=pl.Series(stock, dtype=pl.Int64),
         available=pl.Series(next_trading_day(rows["DiscDate"], panel.calendar), dtype=pl.Date),
         ratio=(pl.col("ShrtPosToSO") / _RATIO_UNIT).round(),
         shares=pl.Series(np.rint(shares / _SHARE_UNIT)),
     ).sort(*_HOLDER, "available", "CalcDate", "DiscDate")
-    rows = rows.filter(pl.col("CalcDate") >= pl.col("CalcDate").cum_max().over(_HOLDER))
+
+
+def _states(reports: pl.DataFrame) -> pl.DataFrame:
+    """The reports that set a holder's state, with `holder`: one for an older day than the holder's newest one, a late
+    correction, changes no state."""
+    rows = reports.filter(pl.col("CalcDate") >= pl.col("CalcDate").cum_max().over(_HOLDER))
     return rows.with_columns(holder=pl.struct(_HOLDER).rle_id().cast(pl.Int64))
 
 

@@ -133,9 +133,11 @@ def test_a_holder_who_is_silent_for_240_days_is_forgotten() -> None:
     assert found["ssp_staleness_td"][[244, 245]].tolist() == [239, 240]
 
 
-def test_a_late_report_for_an_older_day_changes_no_state() -> None:
+def test_a_late_report_for_an_older_day_changes_no_state_but_is_the_last_report() -> None:
     reports = [report(CODE, DAYS[50], DAYS[48], 0.0071), report(CODE, DAYS[55], DAYS[40], 0.0300)]
-    assert columns(reports=reports)["ssp_ratio_sum"][56] == pytest.approx(0.0071)
+    found = columns(reports=reports)
+    assert found["ssp_ratio_sum"][56] == pytest.approx(0.0071)
+    assert found["ssp_staleness_td"][[55, 56, 57]].tolist() == [4, 0, 1]
 
 
 def test_positions_before_the_reports_began_are_unknown() -> None:
