@@ -35,6 +35,26 @@ _CLOSED = (
 HOLIDAYS = frozenset(date.fromisoformat(day) for day in _CLOSED.split())
 
 
+DATED = {
+    "master": "Date",
+    "bars": "Date",
+    "topix": "Date",
+    "indices": "Date",
+    "investor_types": "PubDate",
+    "fin_summary": "DiscDate",
+    "margin_interest": "Date",
+    "margin_alert": "PubDate",
+    "short_ratio": "Date",
+    "short_sale_report": "DiscDate",
+    "breakdown": "Date",
+    "options_225": "Date",
+    "futures": "Date",
+    "dividend": "PubDate",
+    "fin_details": "DiscDate",
+}
+"""Table -> the date by which its rows became known, at the earliest."""
+
+
 @dataclass(frozen=True)
 class Frames:
     """Raw tables, typed as the lake stores them."""
@@ -70,24 +90,7 @@ class Frames:
 
     def until(self, last: date) -> Frames:
         """What was published by the close of `last`; the calendar is known ahead and stays whole."""
-        day = {
-            "master": "Date",
-            "bars": "Date",
-            "topix": "Date",
-            "indices": "Date",
-            "investor_types": "PubDate",
-            "fin_summary": "DiscDate",
-            "margin_interest": "Date",
-            "margin_alert": "PubDate",
-            "short_ratio": "Date",
-            "short_sale_report": "DiscDate",
-            "breakdown": "Date",
-            "options_225": "Date",
-            "futures": "Date",
-            "dividend": "PubDate",
-            "fin_details": "DiscDate",
-        }
-        return replace(self, **{name: getattr(self, name).filter(pl.col(key) <= last) for name, key in day.items()})
+        return replace(self, **{name: getattr(self, name).filter(pl.col(key) <= last) for name, key in DATED.items()})
 
 
 def market(codes: int = 130, days: int = 330, seed: int = 1) -> Frames:

@@ -6,7 +6,6 @@ with it never mistakes a half-assembled dataset for a whole one.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, datetime, time
@@ -22,6 +21,7 @@ from atft_pipeline.dataset.feature_files import feature_columns, features_dir, r
 from atft_pipeline.dataset.spine import YearSlice, typed_column, years
 from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, write_json, write_table_if_changed
 from atft_pipeline.panel.axes import Axes
+from atft_pipeline.revision import git_revision
 from atft_pipeline.verdict import ContractBroken
 
 LATE_CLOSE_FROM = date(2024, 11, 5)
@@ -101,16 +101,6 @@ def raw_hashes(lake: Path) -> dict[str, str]:
     }
 
 
-def code_revision() -> str | None:
-    """The checkout's commit; None outside a checkout. In metadata only: equal rows must give equal files."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no git on this machine
-        return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
-
-
 def _feature_groups(contract: Contract) -> list[str]:
     return [group for group in contract.groups if group != KEY_GROUP]
 
@@ -178,7 +168,7 @@ def _write_metadata(
         "years": entries,
         "source": source,
         "raw": raw_hashes(lake),
-        "code_revision": code_revision(),
+        "code_revision": git_revision(),
     }
     index = {
         "hash": contract.hash,

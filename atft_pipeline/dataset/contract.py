@@ -101,9 +101,6 @@ class Contract:
     def group(self, name: str) -> tuple[DatasetColumn, ...]:
         return tuple(c for c in self.columns if c.group == name)
 
-    def of_kind(self, *kinds: str) -> tuple[DatasetColumn, ...]:
-        return tuple(c for c in self.features if c.kind in kinds)
-
 
 def contract_of(plan: str) -> Contract:
     """The contract that the feature catalogue gives for a J-Quants plan."""

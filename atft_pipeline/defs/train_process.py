@@ -4,7 +4,6 @@ Dagster's own subprocess client has no timeout and sends one SIGINT only; this c
 limits its time, and ends the whole process group.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -16,14 +15,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.5
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies (a no-op elsewhere)."""
-    if os.uname().sysname == "Linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _sign_of_life(heartbeat: Path) -> str:

@@ -11,9 +11,10 @@ from atft_pipeline.dataset.training_panel import require_trainable
 from atft_pipeline.defs.checks import picture, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.defs.train_process import TrainingProcess, die_with_parent
+from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.evaluation.plots import learning_curve
 from atft_pipeline.evaluation.run_checks import check_gradients, check_phases
+from atft_pipeline.parent import die_with_parent
 from atft_pipeline.steps import last_run, training_command
 
 MODEL = dg.AssetKey("model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
 import secrets
@@ -30,12 +29,12 @@ from atft_pipeline.exchange.process import (
 from atft_pipeline.exchange.server import PREFIX, bind, create_app, make_server
 from atft_pipeline.exchange.tables import MarketError
 from atft_pipeline.jquants.errors import ExchangeError
+from atft_pipeline.parent import die_with_parent
 from atft_pipeline.settings import MarketSize, SettingError, Settings, default_data_dir
 
 if TYPE_CHECKING:
     from atft_pipeline.jquants.client import Client
 
-_SET_PARENT_DEATH_SIGNAL = 1
 _PARENT_POLL_SECONDS = 0.5
 
 
@@ -213,7 +212,7 @@ def _die_with_parent(parent: int) -> None:
     if not parent:
         return
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        die_with_parent()
     else:
         threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it ended before the line above took hold

@@ -92,9 +92,6 @@ class Universe:
         day = np.arange(days.start, days.stop)[:, None]
         return (day >= self.first) & (day < self.last)
 
-    def market_on(self, day: date) -> list[str]:
-        return self.market_before if day < SEGMENT_CHANGE else self.market_after
-
 
 def draw_universe(stocks: int, days: list[date], seed: int) -> Universe:
     """Draw `stocks` common stocks and the few other instruments for a history over the business `days`."""

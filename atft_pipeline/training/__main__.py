@@ -7,7 +7,6 @@ other failure. The process dies with its parent, so that a killed Dagster step l
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
@@ -15,17 +14,10 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from atft_pipeline.parent import die_with_parent
 from atft_pipeline.training.config import PRESETS, TrainingConfig, refuse_forbidden
 from atft_pipeline.training.faults import Busy, ConfigError, PanelError, Stopped
 from atft_pipeline.training.report import Reporter, open_reporter
-
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; other systems have no such wish."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(argv: list[str] | None = None) -> int:

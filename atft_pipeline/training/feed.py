@@ -6,7 +6,6 @@ what memory the panel lies. All give the same batches in the same order.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from atft_pipeline.model.atft_gat_fan import Block
+from atft_pipeline.parent import die_with_parent
 from atft_pipeline.training.batches import Batch, BlockSource, Days
 from atft_pipeline.training.config import TrainingConfig
 from atft_pipeline.training.faults import TrainingFault
@@ -228,8 +228,7 @@ class _Worker:
 
 def _serve(connection: Connection, recipe: Recipe, stacks: Path, parent: int) -> None:
     """The life of a worker: build the same source and targets, then answer until the other end is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    die_with_parent()
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop

@@ -75,11 +75,6 @@ class MemoryLadder:
             self.footing = Footing(**known[self.key]["footing"])
         self._apply()
 
-    @property
-    def started_lower(self) -> bool:
-        """Whether an earlier run's experience set the footing."""
-        return self.rung > 0 and not self.events
-
     def climb_down(self, error: BaseException, where: dict[str, Any]) -> str:
         """Go one rung down and remember it. Returns a line about it; raises `TrainingFault` from `error` at the end."""
         if self.footing.pieces >= self._largest:

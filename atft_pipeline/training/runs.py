@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,15 +139,3 @@ def exclusive(runs: Path, wait_seconds: float, say: Callable[[str], None]) -> It
             yield
         finally:
             fcntl.flock(stream, fcntl.LOCK_UN)
-
-
-def git_revision() -> str | None:
-    """The checkout's commit, or None outside a checkout."""
-    root = Path(atft_pipeline.__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

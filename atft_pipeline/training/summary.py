@@ -9,10 +9,10 @@ import numpy as np
 
 from atft_pipeline.evaluation import metrics
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN
+from atft_pipeline.revision import git_revision
 from atft_pipeline.training.checkpoint import Progress
 from atft_pipeline.training.optimiser import StageOptimiser
 from atft_pipeline.training.phases import Phase, Stage
-from atft_pipeline.training.runs import git_revision
 from atft_pipeline.training.scoring import evaluate
 
 if TYPE_CHECKING:

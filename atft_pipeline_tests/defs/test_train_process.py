@@ -102,7 +102,7 @@ def test_a_crashed_child_is_started_again_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is a Linux facility")
 def test_the_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     child = (
-        "import ctypes, os, pathlib, signal, sys, time\nfrom atft_pipeline.defs.train_process import die_with_parent\n"
+        "import ctypes, os, pathlib, signal, sys, time\nfrom atft_pipeline.parent import die_with_parent\n"
         "die_with_parent()\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
     )
     parent = (

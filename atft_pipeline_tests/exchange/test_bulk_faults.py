@@ -39,12 +39,6 @@ def client(app: Starlette) -> Iterator[ClientV2]:
         yield wire.official_client(url)
 
 
-@pytest.fixture
-def exchange(app: Starlette) -> Iterator[Exchange]:
-    yield app.state.exchange
-    app.state.exchange.set_faults([])
-
-
 def inject(exchange: Exchange, *texts: str) -> None:
     exchange.set_faults([parse_fault(text) for text in texts])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,23 +28,6 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(market: Path) -> Starlette:
     return create_app(market, plan="standard", api_keys={wire.KEY}, requests_per_minute=100_000, page_rows=40)
-
-
-@pytest.fixture(scope="module")
-def base_url(app: Starlette) -> Iterator[str]:
-    with wire.serving(app) as url:
-        yield url
-
-
-@pytest.fixture
-def exchange(app: Starlette) -> Iterator[Exchange]:
-    yield app.state.exchange
-    app.state.exchange.set_faults([])
-
-
-@pytest.fixture
-def client(base_url: str) -> ClientV2:
-    return wire.official_client(base_url)
 
 
 def inject(exchange: Exchange, *texts: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -120,23 +119,6 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(market: Path) -> Starlette:
     return create_app(market, plan="standard", api_keys={wire.KEY}, requests_per_minute=100_000)
-
-
-@pytest.fixture(scope="module")
-def base_url(app: Starlette) -> Iterator[str]:
-    with wire.serving(app) as url:
-        yield url
-
-
-@pytest.fixture
-def exchange(app: Starlette) -> Iterator[Exchange]:
-    yield app.state.exchange
-    app.state.exchange.clock.set(None)
-
-
-@pytest.fixture
-def client(base_url: str) -> ClientV2:
-    return wire.official_client(base_url)
 
 
 def test_tables_grow_with_the_clock(client: ClientV2, exchange: Exchange) -> None:

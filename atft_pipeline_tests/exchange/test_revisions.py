@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
 
@@ -36,23 +35,6 @@ def app(market: Path) -> Starlette:
     return create_app(
         market, plan="premium", api_keys={wire.KEY}, requests_per_minute=100_000, page_rows=7, revisions=revisions
     )
-
-
-@pytest.fixture(scope="module")
-def base_url(app: Starlette) -> Iterator[str]:
-    with wire.serving(app) as url:
-        yield url
-
-
-@pytest.fixture
-def exchange(app: Starlette) -> Iterator[Exchange]:
-    yield app.state.exchange
-    app.state.exchange.clock.set(None)
-
-
-@pytest.fixture
-def client(base_url: str) -> ClientV2:
-    return wire.official_client(base_url)
 
 
 def test_a_corrected_bar_carries_its_adjusted_price(client: ClientV2, exchange: Exchange) -> None:

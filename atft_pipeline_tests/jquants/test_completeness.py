@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from atft_pipeline.jquants.client import connect
-from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import (
@@ -26,6 +25,7 @@ from atft_pipeline.jquants.tables import (
 )
 from atft_pipeline.lake.store import read_record, read_table, write_table
 from atft_pipeline_tests.jquants.scripted import API_KEY, FIRST, LAST, ScriptedExchange
+from atft_pipeline_tests.jquants.single_checks import check_completeness, check_keys, check_schema
 
 MONTHS = ["2024-05", "2024-06"]
 

@@ -10,12 +10,12 @@ import pytest
 
 from atft_pipeline.exchange.process import Exchange, ensure_market, running_exchange
 from atft_pipeline.jquants.client import Client, Patience, connect
-from atft_pipeline.jquants.completeness import check_completeness, check_keys, check_schema
 from atft_pipeline.jquants.errors import ExchangeError
 from atft_pipeline.jquants.fetch import ingest_calendar, ingest_month
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import BARS_DAILY, CALENDAR, TABLES
 from atft_pipeline.settings import MarketSize
+from atft_pipeline_tests.jquants.single_checks import check_completeness, check_keys, check_schema
 
 START, END, MONTH = date(2024, 1, 4), date(2024, 6, 28), "2024-03"
 PASSING = (

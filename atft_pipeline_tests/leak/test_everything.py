@@ -24,29 +24,12 @@ from atft_pipeline.panel.availability import next_trading_day
 from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline_tests.leak.cases import proof
 from atft_pipeline_tests.leak.invariance import SeesTheFuture, assert_prefix_equal
-from atft_pipeline_tests.synthetic import Frames, market, session_before
+from atft_pipeline_tests.synthetic import DATED, Frames, market, session_before
 from atft_pipeline_tests.synthetic_premium import TEXTS, scale_texts
 
 EARLY, LATE = 180, 300
 PAGE = Path(__file__).parents[2] / "docs" / "leaks.md"
 GROUPS = catalog.groups("premium")
-DATED = {
-    "master": "Date",
-    "bars": "Date",
-    "topix": "Date",
-    "indices": "Date",
-    "investor_types": "PubDate",
-    "fin_summary": "DiscDate",
-    "margin_interest": "Date",
-    "margin_alert": "PubDate",
-    "short_ratio": "Date",
-    "short_sale_report": "DiscDate",
-    "breakdown": "Date",
-    "options_225": "Date",
-    "futures": "Date",
-    "dividend": "PubDate",
-    "fin_details": "DiscDate",
-}
 NEXT_DAY = (
     "investor_types", "margin_alert", "short_ratio", "short_sale_report", "breakdown", "options_225", "futures",
 )  # fmt: skip

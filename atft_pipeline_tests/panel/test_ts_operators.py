@@ -43,7 +43,7 @@ def rolling(x: Array, n: int, min_obs: int, of: Callable[[Array], float]) -> Arr
     return out
 
 
-def agree(ours: Array, reference: Array, rtol: float = 1e-9, atol: float = 1e-12) -> None:
+def assert_agree(ours: Array, reference: Array, rtol: float = 1e-9, atol: float = 1e-12) -> None:
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(reference))
     np.testing.assert_allclose(ours, reference, rtol=rtol, atol=atol)
 
@@ -62,12 +62,12 @@ def agree(ours: Array, reference: Array, rtol: float = 1e-9, atol: float = 1e-12
 )
 def test_windows_match_numpy(ours: Callable[..., Array], reference: Callable[[Array], float]) -> None:
     x = hostile()
-    agree(ours(x, N, MIN_OBS), rolling(x, N, MIN_OBS, reference), rtol=1e-8)
+    assert_agree(ours(x, N, MIN_OBS), rolling(x, N, MIN_OBS, reference), rtol=1e-8)
 
 
 def test_population_deviation_divides_by_the_count() -> None:
     x = hostile()
-    agree(op.ts_std(x, N, MIN_OBS, ddof=0), rolling(x, N, MIN_OBS, lambda w: float(np.std(w - w[0]))), rtol=1e-8)
+    assert_agree(op.ts_std(x, N, MIN_OBS, ddof=0), rolling(x, N, MIN_OBS, lambda w: float(np.std(w - w[0]))), rtol=1e-8)
 
 
 def skewness(window: Array) -> float:
@@ -78,7 +78,7 @@ def skewness(window: Array) -> float:
 def test_skewness_is_the_biased_estimator_and_null_without_variance() -> None:
     x = hostile()
     expected = rolling(x, N, MIN_OBS, skewness)
-    agree(op.ts_skew(x, N, MIN_OBS), expected, rtol=1e-6)
+    assert_agree(op.ts_skew(x, N, MIN_OBS), expected, rtol=1e-6)
     assert np.isnan(op.ts_skew(x, N, MIN_OBS)[:, 1]).all()
 
 
@@ -86,15 +86,17 @@ def test_zscore_is_null_at_null_rows_and_without_variance() -> None:
     x = hostile()
     z = op.ts_zscore(x, N, MIN_OBS)
     expected = rolling(x, N, MIN_OBS, lambda w: (w[-1] - w.mean()) / w.std(ddof=1) if np.ptp(w) > 0 else np.nan)
-    agree(z, np.where(np.isfinite(x), expected, np.nan), rtol=1e-5)
+    assert_agree(z, np.where(np.isfinite(x), expected, np.nan), rtol=1e-5)
     assert np.isnan(z[:, 1]).all() and np.isnan(z[45:60, 9]).all()
 
 
 def test_polars_rolling_agrees_on_the_same_nulls() -> None:
     x = hostile()[:, 10:40]
     frame = pl.DataFrame(x).with_columns(pl.all().fill_nan(None))
-    agree(op.ts_mean(x, N, MIN_OBS), frame.select(pl.all().rolling_mean(N, min_samples=MIN_OBS)).to_numpy())
-    agree(op.ts_std(x, N, MIN_OBS), frame.select(pl.all().rolling_std(N, min_samples=MIN_OBS)).to_numpy(), rtol=1e-7)
+    assert_agree(op.ts_mean(x, N, MIN_OBS), frame.select(pl.all().rolling_mean(N, min_samples=MIN_OBS)).to_numpy())
+    assert_agree(
+        op.ts_std(x, N, MIN_OBS), frame.select(pl.all().rolling_std(N, min_samples=MIN_OBS)).to_numpy(), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize(("ours", "alpha"), [(op.ts_ema, 2 / (N + 1)), (op.ts_rma, 1 / N)])
@@ -102,7 +104,7 @@ def test_recursive_means_match_polars(ours: Callable[..., Array], alpha: float) 
     x = np.where(np.isfinite(hostile()), hostile(), np.nan)
     frame = pl.DataFrame(x).with_columns(pl.all().fill_nan(None))
     expected = frame.select(pl.all().ewm_mean(alpha=alpha, adjust=False, ignore_nulls=True, min_samples=N))
-    agree(ours(x, N), expected.fill_null(np.nan).to_numpy().astype(np.float64))
+    assert_agree(ours(x, N), expected.fill_null(np.nan).to_numpy().astype(np.float64))
 
 
 def test_pairs_use_rows_where_both_are_known() -> None:
@@ -123,7 +125,7 @@ def test_pairs_use_rows_where_both_are_known() -> None:
                     expected[t, j] = c[0, 1] / np.sqrt(c[0, 0] * c[1, 1])
                 elif mode == "beta" and c[1, 1] > 1e-12:
                     expected[t, j] = c[0, 1] / c[1, 1]
-        agree(got, expected, rtol=1e-6, atol=1e-11)
+        assert_agree(got, expected, rtol=1e-6, atol=1e-11)
 
 
 def test_beta_of_a_multiple_is_the_multiple() -> None:
@@ -238,11 +240,11 @@ def test_comparison_with_a_null_is_null() -> None:
 def test_a_window_of_any_length_is_put_together_from_all_its_rows(n: int) -> None:
     """Spans of 1, 2, 4, ... rows: every length takes another set of them, none may miss or repeat a row."""
     x = hostile(rows=110, codes=40, seed=9)[:, 1:13]
-    agree(op.ts_sum(x, n, 1), rolling(x, n, 1, np.sum), rtol=1e-9, atol=1e-9)
-    agree(op.ts_max(x, n, 1), rolling(x, n, 1, np.max))
-    agree(op.ts_var(x, n, 2), rolling(x, n, 2, lambda w: np.var(w - w[0], ddof=1)), rtol=1e-7, atol=1e-18)
+    assert_agree(op.ts_sum(x, n, 1), rolling(x, n, 1, np.sum), rtol=1e-9, atol=1e-9)
+    assert_agree(op.ts_max(x, n, 1), rolling(x, n, 1, np.max))
+    assert_agree(op.ts_var(x, n, 2), rolling(x, n, 2, lambda w: np.var(w - w[0], ddof=1)), rtol=1e-7, atol=1e-18)
     pair = op.ts_cov(x, x, n, 2)
-    agree(pair, op.ts_var(x, n, 2), rtol=1e-9, atol=1e-18)
+    assert_agree(pair, op.ts_var(x, n, 2), rtol=1e-9, atol=1e-18)
 
 
 def test_an_outlier_leaves_no_trace_once_it_has_left_the_window() -> None:

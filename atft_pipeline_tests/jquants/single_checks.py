@@ -1,4 +1,4 @@
-"""Single checks of a stored table: keys, schema, completeness. `checks/` holds them and all others.
+"""One check of a stored table at a time: keys, schema, completeness. The product judges all of a table in one reading.
 
 Each takes the lake, a table and its months ("YYYY-MM"; ignored for the calendar) and returns a `Verdict`.
 """
