@@ -68,6 +68,15 @@ def test_a_mean_within_two_standard_errors_is_luck(card: dict[str, Any], metric:
 
 
 @pytest.mark.parametrize("metric", ["rank_ic", "ic"])
+def test_overlapping_returns_alone_prove_nothing(card: dict[str, Any], metric: str) -> None:
+    """What a market without signal gave: a mean of 3.4 of its own errors, and 1.95 at one day."""
+    judged_cell(card)[metric] |= {"mean": 0.0272, "se": 0.0081}
+    card["models"]["model"]["valid"]["delay_1"]["1"][metric] |= {"mean": 0.0160, "se": 0.0082}
+    assert failing(card) == [metric]
+    assert "at 1 day +0.0160" in judge_run(card, LIMITS)[metric].message
+
+
+@pytest.mark.parametrize("metric", ["rank_ic", "ic"])
 def test_a_mean_below_its_threshold_fails_however_certain(card: dict[str, Any], metric: str) -> None:
     judged_cell(card)[metric] |= {"mean": 0.01, "se": 0.0001}
     assert failing(card) == [metric]
