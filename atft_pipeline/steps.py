@@ -27,6 +27,7 @@ from atft_pipeline.features import catalog
 from atft_pipeline.features.group import Inputs, compute_columns
 from atft_pipeline.lake.store import LakeError, read_json, read_table
 from atft_pipeline.panel.asof import collecting_audits, total_audit
+from atft_pipeline.panel.build import SOURCES
 from atft_pipeline.panel.memory import reusing_memory
 from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline.settings import Thresholds
@@ -64,7 +65,7 @@ def read_raw(lake: Path, table: str, columns: Sequence[str] | None = None) -> pl
 
 def build_market_panel(lake: Path) -> PanelSummary:
     """Raw calendar, master and bars to dense arrays under <lake>/market_panel/."""
-    panel = build_panel(*(read_raw(lake, table) for table in ("calendar", "master", "bars_daily")))
+    panel = build_panel(*(read_raw(lake, table, columns) for table, columns in SOURCES.items()))
     return PanelSummary(
         dates=panel.axes.shape[0],
         codes=panel.axes.shape[1],

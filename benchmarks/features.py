@@ -34,7 +34,7 @@ from atft_pipeline.exchange.market import generate
 from atft_pipeline.features import catalog
 from atft_pipeline.features.group import Inputs, compute_columns
 from atft_pipeline.jquants.tables import TABLES
-from atft_pipeline.lake.store import write_table
+from atft_pipeline.lake.store import read_record, write_table
 from atft_pipeline.panel.availability import TradingCalendar
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.panel.memory import reusing_memory
@@ -65,7 +65,8 @@ class Clock:
 
 
 def report(name: str, **figures: object) -> None:
-    print(json.dumps({"benchmark": name, **figures, "machine": MACHINE}), flush=True)
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({"benchmark": name, **figures, "load": load, "machine": MACHINE}), flush=True)
 
 
 def peak_gb() -> float:
@@ -373,9 +374,8 @@ def _typed(name: str, delivered: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name).cast(dtype, strict=False)
 
 
-def store_raw(market: Path, lake: Path) -> int:
-    """The simulated market's tables as the lake stores them, one file a year; returns the rows."""
-    rows = 0
+def store_raw(market: Path, lake: Path) -> None:
+    """The simulated market's tables as the lake stores them, one file a year."""
     for path in sorted((market / "tables").glob("*.parquet")):
         table = TABLES[path.stem]
         have = pl.read_parquet_schema(path)
@@ -388,14 +388,17 @@ def store_raw(market: Path, lake: Path) -> int:
         frame = frame.with_columns(*absent, *(pl.col(name).fill_null("") for name in texts))
         for (year,), part in frame.group_by(pl.col(table.date_column).dt.year(), maintain_order=True):
             write_table(lake / "raw" / table.name / f"{year}-01.parquet", part, keys=table.keys)
-        rows += frame.height
-    return rows
 
 
 def build(size: MarketSize, plan: str, lake: Path) -> None:
-    """Panel, features and dataset from raw tables that lie in the lake; the market is made first, outside the clock."""
-    generate(size, lake / "market")
-    rows = store_raw(lake / "market", lake)
+    """Panel, features and dataset from raw tables; a lake without any gets a market's first, outside the clock."""
+    if not (lake / "raw").exists():
+        generate(size, lake / "market")
+        store_raw(lake / "market", lake)
+        shutil.rmtree(lake / "market")
+    if (lake / "features").exists():
+        raise SystemExit(f"{lake}: features lie here already and would not be written again; remove all but raw/")
+    rows = sum(read_record(path).rows for path in (lake / "raw").rglob("*.parquet"))
     whole = Clock.start()
     stages: dict[str, float] = {}
 
@@ -422,7 +425,7 @@ def main() -> None:
     parser.add_argument("--end", type=date.fromisoformat, default=date(2024, 6, 28))
     parser.add_argument("--plan", default="premium")
     parser.add_argument("--only", choices=("kernels", "peers", "build"))
-    parser.add_argument("--lake", type=Path, help="folder to keep; a temporary one otherwise")
+    parser.add_argument("--lake", type=Path, help="folder to keep, whose raw/ serves again; a temporary one otherwise")
     chosen = parser.parse_args()
     days = int(np.busday_count(chosen.start, chosen.end) * 245 / 261)
     if chosen.only in (None, "kernels"):

@@ -6,6 +6,7 @@ with it never mistakes a half-assembled dataset for a whole one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, datetime, time
@@ -17,7 +18,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.dataset.contract import KEY_GROUP, KEYS, Contract, check_names, dataset_dir, digest, require_columns
-from atft_pipeline.dataset.feature_files import feature_columns, features_dir, remove_other_years, require_spine
+from atft_pipeline.dataset.feature_files import (
+    WRITERS,
+    feature_columns,
+    features_dir,
+    remove_other_years,
+    require_spine,
+)
 from atft_pipeline.dataset.spine import YearSlice, typed_column, years
 from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, write_json, write_table_if_changed
 from atft_pipeline.panel.axes import Axes
@@ -68,21 +75,22 @@ def _written_years(
     labels: Mapping[str, NDArray[np.generic]],
     half_days: frozenset[date],
 ) -> Iterable[tuple[str, Record, bool]]:
-    """Write each year while the next one is read: two years in memory, whatever the number of years."""
+    """Write two years while the next one is read: three years in memory, whatever the number of years."""
 
     def write(year: YearSlice, frame: pl.DataFrame) -> tuple[str, Record, bool]:
         return year.year, *write_table_if_changed(dataset_dir(lake) / f"{year.year}.parquet", frame, keys=KEYS)
 
-    with ThreadPoolExecutor(1) as writer:
-        running: Future[tuple[str, Record, bool]] | None = None
+    with ThreadPoolExecutor(WRITERS) as writers:
+        running: deque[Future[tuple[str, Record, bool]]] = deque()
         for year in slices:
+            if len(running) == WRITERS:
+                yield running.popleft().result()
             frame = _year_frame(lake, contract, year, labels, half_days)
             require_columns(frame.columns, contract).require()
-            if running is not None:
-                yield running.result()
-            running = writer.submit(write, year, frame)
-        if running is not None:
-            yield running.result()
+            running.append(writers.submit(write, year, frame))
+            del frame  # the writer's is the last reference, so a written year leaves memory
+        for future in running:
+            yield future.result()
 
 
 def knowledge_time(day: date, half_days: frozenset[date] = frozenset()) -> datetime:

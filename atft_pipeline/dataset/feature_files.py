@@ -134,12 +134,12 @@ def require_spine(lake: Path, group: str, year: YearSlice) -> None:
 
 
 def feature_columns(lake: Path, group: str, year: YearSlice) -> pl.DataFrame:
-    """The group's columns of one year, without the keys, after `require_spine`."""
+    """The group's columns of one year in one piece each, without the keys, after `require_spine`."""
     require_spine(lake, group, year)
     path = features_dir(lake, group) / f"{year.year}.parquet"
     names = [name for name in read_record(path).columns if name not in KEYS]
     try:
-        return read_table(path, names)
+        return read_table(path, names).rechunk()
     except LakeError as error:
         raise ContractBroken(f"{error}; materialise features/{group} again") from error
 

@@ -48,7 +48,7 @@ def panel_documents(panel: Panel, fin_summary: pl.DataFrame) -> pl.DataFrame:
     listed = fin_summary.filter(pl.col("Code").is_in(axes.codes.tolist()))
     available = by_disclosure_time(listed["DiscDate"], listed["DiscTime"], panel.calendar)
     documents = read_documents(listed, available)
-    company = axes.code_index(documents["code"].to_numpy().astype(axes.codes.dtype))
+    company = axes.code_index(documents["code"])
     days = {name: documents[name].to_numpy().astype("datetime64[D]") for name in ("available", "period_end")}
     splits = {
         # the first row on which the document counts, and the last row of the period it reports on

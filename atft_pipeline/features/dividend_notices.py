@@ -35,7 +35,7 @@ def read_notices(dividend: pl.DataFrame, panel: Panel) -> pl.DataFrame:
     """
     require_columns("dividend", dividend, FIELDS)
     axes = panel.axes
-    stock = axes.code_index(dividend["Code"].to_numpy().astype(axes.codes.dtype))
+    stock = axes.code_index(dividend["Code"])
     listed = dividend.select(FIELDS).with_columns(stock=pl.Series(stock)).filter(pl.col("stock") >= 0)
     available = by_disclosure_time(listed["PubDate"], listed["PubTime"], panel.calendar)
     notices = (

@@ -59,7 +59,7 @@ def _documents_of(panel: Panel, fin_summary: pl.DataFrame) -> pl.DataFrame:
     axes = panel.axes
     listed = fin_summary.filter(pl.col("Code").is_in(axes.codes.tolist()))
     documents = read_documents(listed, by_disclosure_time(listed["DiscDate"], listed["DiscTime"], panel.calendar))
-    company = axes.code_index(documents["code"].to_numpy().astype(axes.codes.dtype))
+    company = axes.code_index(documents["code"])
     return documents.with_columns(company=pl.Series(company, dtype=pl.Int64))
 
 

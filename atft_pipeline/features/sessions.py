@@ -20,7 +20,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel, bars = inputs.panel, required_table(inputs.tables, "bars_daily")
     require_columns("bars_daily", bars, ("Date", "Code", *FIELDS))
-    half = {name: _dense(bars, name, panel.axes) for name in FIELDS}
+    half = _dense(bars, panel.axes)
     morning, afternoon = (divide(half[f"{s}C"], half[f"{s}O"]) - 1 for s in "MA")
     volume = half["MVo"] * panel.split
     yield "ses_am_gap", divide(half["MO"] / panel.split, ts_lag(panel.c, 1)) - 1
@@ -40,14 +40,17 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield "ses_am_limit", where_known(np.where(up, 1.0, np.where(down, -1.0, 0.0)), half["MUL"], half["MLL"])
 
 
-def _dense(bars: pl.DataFrame, name: str, axes: Axes) -> Array:
-    """A column of the bars on the panel, [T, N]."""
+def _dense(bars: pl.DataFrame, axes: Axes) -> dict[str, Array]:
+    """The half-day fields of the bars on the panel, each [T, N]."""
     row = axes.date_index(bars["Date"].to_numpy().astype("datetime64[D]"))
-    column = axes.code_index(bars["Code"].to_numpy().astype(axes.codes.dtype))
+    column = axes.code_index(bars["Code"])
     inside = (row >= 0) & (column >= 0)
-    values = np.full(axes.shape, np.nan)
-    values[row[inside], column[inside]] = bars[name].cast(pl.Float64).to_numpy()[inside]
-    return values
+    cells = (row * axes.shape[1] + column)[inside]
+    grids = {}
+    for name in FIELDS:
+        grids[name] = np.full(axes.shape, np.nan)
+        grids[name].reshape(-1)[cells] = bars[name].cast(pl.Float64).to_numpy()[inside]
+    return grids
 
 
 def _close_location(high: Array, low: Array, close: Array) -> Array:

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.panel.axes import Axes
+from atft_pipeline.panel.operators import gather
 from atft_pipeline.verdict import ContractBroken, Verdict
 
 Ints = NDArray[np.integer]
@@ -52,11 +53,10 @@ class AsOf:
 
     def take(self, values: NDArray[np.generic], max_staleness: int | None = None) -> NDArray[np.float64]:
         """Event values [E] on the panel, [T, G]; null where no event is known or it is older than `max_staleness`."""
-        usable = self.index >= 0
+        index = self.index
         if max_staleness is not None:
-            usable &= self.staleness_td <= max_staleness
-        padded = np.append(np.asarray(values, np.float64), np.nan)
-        return padded[np.where(usable, self.index, -1)]
+            index = np.where(self.staleness_td <= max_staleness, index, np.int32(-1))
+        return gather(values, index)
 
 
 _collected: ContextVar[list[Audit] | None] = ContextVar("_collected", default=None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.verdict import ContractBroken
@@ -34,8 +35,11 @@ class Axes:
     def shape(self) -> tuple[int, int]:
         return len(self.dates), len(self.codes)
 
-    def code_index(self, codes: NDArray[np.str_]) -> NDArray[np.int64]:
-        """Column of each code, -1 for a code that is not on the axis."""
+    def code_index(self, codes: NDArray[np.str_] | pl.Series) -> NDArray[np.int64]:
+        """Column of each code, -1 for a code that is not on the axis. A column of a table is looked up as it is."""
+        if isinstance(codes, pl.Series):  # hashing millions of texts takes a tenth of sorting them in
+            known, place = pl.Series(self.codes.astype(str), dtype=pl.String), pl.Series(np.arange(len(self.codes)))
+            return codes.replace_strict(known, place, default=-1, return_dtype=pl.Int64).to_numpy()
         return _positions(self.codes, np.asarray(codes, self.codes.dtype))
 
     def date_index(self, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:

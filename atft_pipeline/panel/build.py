@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,18 @@ IDS: Mapping[str, tuple[str, Mapping[str, int], int]] = {
 }
 """Panel array -> field of master, its dictionary and the id of a missing or unknown text."""
 
+SOURCES: Mapping[str, tuple[str, ...]] = {
+    "calendar": ("Date", "HolDiv"),
+    "master": ("Date", "Code", *(source for source, _, _ in IDS.values())),
+    "bars_daily": ("Date", "Code", *QUOTES.values()),
+}
+"""Raw table -> the columns that the panel is made of."""
+
 
 def dense_arrays(calendar: pl.DataFrame, master: pl.DataFrame, bars: pl.DataFrame) -> dict[str, NDArray[Any]]:
     """Every stored array of the panel by name. Raises ContractBroken where the tables do not fit each other."""
-    _require_columns("calendar", calendar, ["Date", "HolDiv"])
-    _require_columns("master", master, ["Date", "Code", *(field for field, _, _ in IDS.values())])
-    _require_columns("bars_daily", bars, ["Date", "Code", *QUOTES.values()])
+    for (table, columns), frame in zip(SOURCES.items(), (calendar, master, bars), strict=True):
+        _require_columns(table, frame, columns)
     days = TradingCalendar.from_frame(calendar)
     dates = _date_axis(days, master, bars)
     master = master.filter(pl.col("Date").is_in(_date_series(dates).implode()))
@@ -72,7 +78,7 @@ def dense_arrays(calendar: pl.DataFrame, master: pl.DataFrame, bars: pl.DataFram
     return arrays
 
 
-def _require_columns(table: str, frame: pl.DataFrame, names: list[str]) -> None:
+def _require_columns(table: str, frame: pl.DataFrame, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise ContractBroken(f"{table} lacks the columns {', '.join(missing)}; ingest it again")

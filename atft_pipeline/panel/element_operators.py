@@ -23,6 +23,8 @@ SMALL = 1 << 16
 """Cells below which a thread costs more than it saves."""
 PIECE = 1 << 15
 """Cells per piece: a few arrays of 256 KB stay in the second-level cache."""
+SHARES = 8
+"""Shares per core: dates differ in cost (early ones have fewer members), and a core may be taken for a while."""
 
 
 def in_threads(job: Callable[[int, int], object], length: int, step: int, cells: int) -> list[object]:
@@ -33,7 +35,7 @@ def in_threads(job: Callable[[int, int], object], length: int, step: int, cells:
     workers = min(len(os.sched_getaffinity(0)), -(-length // step))
     if cells < SMALL or workers < 2:
         return [job(0, length)]
-    share = -(-length // (workers * step)) * step
+    share = -(-length // (workers * SHARES * step)) * step
     with ThreadPoolExecutor(workers) as pool:  # made per call: an idle pool would not survive a fork
         jobs = [pool.submit(job, first, min(first + share, length)) for first in range(0, length, share)]
         return [done.result() for done in jobs]
@@ -100,6 +102,14 @@ def lag(x: NDArray[np.generic], k: int) -> Array:
     return out
 
 
+def gather(values: NDArray[np.generic], index: NDArray[np.int32]) -> Array:
+    """values [E] at positions [T, N]; null where the position is negative."""
+    source = np.ascontiguousarray(values, np.float64)
+    out = np.empty(index.shape)
+    in_threads(lambda first, end: _gathered(source, index[first:end], out[first:end]), len(out), 1, out.size)
+    return out
+
+
 def on_listed(values: NDArray[np.generic], listed: NDArray[np.bool_]) -> tuple[NDArray[np.float32], bool]:
     """`values` [T, N] or [T, 1] as float32 [T, N], null where not listed; and whether all of it is finite or null."""
     dense = np.asarray(values, np.float64)
@@ -108,6 +118,14 @@ def on_listed(values: NDArray[np.generic], listed: NDArray[np.bool_]) -> tuple[N
         lambda first, end: _masked(dense[first:end], listed[first:end], out[first:end]), len(out), 1, out.size
     )
     return out, all(finite)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gathered(values, index, out):  # type: ignore[no-untyped-def]
+    for t in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            i = index[t, j]
+            out[t, j] = values[i] if i >= 0 else np.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -22,7 +22,7 @@ from atft_pipeline.panel.cs_operators import (
     group_table,
     group_take,
 )
-from atft_pipeline.panel.element_operators import Array, divide, log, on_listed, where_known
+from atft_pipeline.panel.element_operators import Array, divide, gather, log, on_listed, where_known
 from atft_pipeline.panel.pair_operators import CorrelationGraph, correlation_graph
 from atft_pipeline.panel.ts_operators import (
     ts_beta,
@@ -38,8 +38,12 @@ from atft_pipeline.panel.ts_operators import (
     ts_mean,
     ts_min,
     ts_product,
+    ts_quantile,
+    ts_rank,
     ts_rma,
     ts_since,
+    ts_since_max,
+    ts_since_min,
     ts_skew,
     ts_std,
     ts_streak,
@@ -63,6 +67,7 @@ __all__ = [
     "cs_sum",
     "cs_zscore",
     "divide",
+    "gather",
     "group_count_table",
     "group_mean",
     "group_rank",
@@ -84,8 +89,12 @@ __all__ = [
     "ts_mean",
     "ts_min",
     "ts_product",
+    "ts_quantile",
+    "ts_rank",
     "ts_rma",
     "ts_since",
+    "ts_since_max",
+    "ts_since_min",
     "ts_skew",
     "ts_std",
     "ts_streak",

@@ -4,8 +4,9 @@ Every operator takes and returns float64 [T, N] (or one series, [T]); NaN is nul
 null, so that one infinity cannot poison a row after it. A window counts rows, includes row t, skips nulls and is null
 below `min_obs`. Cross-section operators live in `cs_operators`; callers import from `operators`.
 
-The kernels of windows are in `window_operators`: row t of a window of n rows depends on rows t-n+1..t and on nothing
-else, bit for bit, whatever comes before, after or beside it, and however many threads share the stocks.
+The kernels of windows are in `window_operators` and `order_operators`: row t of a window of n rows depends on rows
+t-n+1..t and on nothing else, bit for bit, whatever comes before, after or beside it, and however many threads share
+the stocks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from atft_pipeline.panel import order_operators as order
 from atft_pipeline.panel import window_operators as window
 from atft_pipeline.panel.element_operators import Array, in_threads, lag, past_change
 from atft_pipeline.panel.window_operators import BLOCK
@@ -151,6 +153,28 @@ def ts_skew(x: NDArray[np.generic], n: int, min_obs: int) -> Array:
 def ts_zscore(x: NDArray[np.generic], n: int, min_obs: int) -> Array:
     """(x - mean) / sd over the last n rows, ddof 1; null at zero variance and where x is null."""
     return _run(window.moments, x, _window(n), float(min_obs), window.ZSCORE, 1.0)
+
+
+def ts_rank(x: NDArray[np.generic], n: int, min_obs: int) -> Array:
+    """Average rank of x among the last n rows over their count, (0, 1]; null where x is null."""
+    return _run(order.window_rank, x, _window(n), float(min_obs))
+
+
+def ts_quantile(x: NDArray[np.generic], q: float, n: int, min_obs: int) -> Array:
+    """Quantile over the last n rows, linear between order statistics (numpy's default)."""
+    if not 0 <= q <= 1:
+        raise ValueError(f"quantile {q}; it must lie between 0 and 1")
+    return _run(order.window_quantile, x, _window(n), float(min_obs), float(q))
+
+
+def ts_since_max(x: NDArray[np.generic], n: int, min_obs: int) -> Array:
+    """Rows since the largest value of the last n rows, 0 to n - 1; the oldest of equal ones."""
+    return _run(order.rows_since_extreme, x, _window(n), float(min_obs), 1.0)
+
+
+def ts_since_min(x: NDArray[np.generic], n: int, min_obs: int) -> Array:
+    """Rows since the smallest value of the last n rows, 0 to n - 1; the oldest of equal ones."""
+    return _run(order.rows_since_extreme, x, _window(n), float(min_obs), -1.0)
 
 
 def ts_cov(x: NDArray[np.generic], y: NDArray[np.generic], n: int, min_obs: int) -> Array:

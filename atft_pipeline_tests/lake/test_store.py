@@ -70,6 +70,7 @@ def test_broken_keys_are_refused_and_the_old_file_stays(tmp_path: Path, frame: p
 def test_a_flipped_byte_is_noticed(tmp_path: Path, frame: pl.DataFrame) -> None:
     path = tmp_path / "a.parquet"
     store.write_table(path, frame, keys=["Date"])
+    assert store.read_table(path).equals(frame)  # a file found sound once is looked at again when it changes
     damaged = bytearray(path.read_bytes())
     damaged[40] ^= 1
     path.write_bytes(bytes(damaged))

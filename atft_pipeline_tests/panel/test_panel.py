@@ -34,6 +34,12 @@ def test_cells_hold_the_bars_of_their_date_and_code(frames: Frames, panel: Panel
             assert getattr(panel, name)[t, n] == pytest.approx(given, nan_ok=True)
 
 
+def test_a_column_of_codes_is_looked_up_like_an_array(panel: Panel) -> None:
+    codes = [panel.axes.codes[3], "nobody", panel.axes.codes[0], None, panel.axes.codes[19]]
+    np.testing.assert_array_equal(panel.axes.code_index(pl.Series(codes, dtype=pl.String)), [3, -1, 0, -1, 19])
+    np.testing.assert_array_equal(panel.axes.code_index(np.array(["1301", "nobody"])), [-1, -1])
+
+
 def test_listed_cells_are_exactly_the_master_rows(frames: Frames, panel: Panel) -> None:
     assert int(panel.axes.listed.sum()) == frames.master.height
     assert not panel.axes.listed[:200, 5].any() and panel.axes.listed[200:, 5].all()

@@ -182,12 +182,41 @@ def test_a_window_depends_on_its_own_rows_only_bit_for_bit() -> None:
         lambda v: op.ts_skew(v, N, MIN_OBS),
         lambda v: op.ts_sum(v, N, MIN_OBS),
         lambda v: op.ts_corr(v, np.abs(v), N, MIN_OBS),
+        lambda v: op.ts_rank(v, N, MIN_OBS),
+        lambda v: op.ts_quantile(v, 0.8, N, MIN_OBS),
+        lambda v: op.ts_since_max(v, N, MIN_OBS),
     ]
     for case in cases:
         whole = case(x)
         np.testing.assert_array_equal(case(x[:80]), whole[:80], err_msg="later rows")
         np.testing.assert_array_equal(case(x[40:])[N:], whole[40 + N :], err_msg="earlier rows")
         np.testing.assert_array_equal(case(np.delete(x, 3, axis=1)), np.delete(whole, 3, axis=1), err_msg="other codes")
+
+
+def test_order_windows_match_numpy() -> None:
+    x = hostile()
+
+    def rank(window: Array) -> float:
+        return float(((window < window[-1]).sum() + ((window == window[-1]).sum() + 1) / 2) / len(window))
+
+    expected = np.where(np.isfinite(x), rolling(x, N, MIN_OBS, rank), np.nan)
+    assert_agree(op.ts_rank(x, N, MIN_OBS), expected)
+    assert_agree(op.ts_quantile(x, 0.3, N, MIN_OBS), rolling(x, N, MIN_OBS, lambda w: float(np.quantile(w, 0.3))))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        op.ts_quantile(x, 1.5, N, MIN_OBS)
+
+
+def test_rows_since_an_extreme_name_the_oldest_of_equal_rows() -> None:
+    x = np.round(hostile())
+    known = np.isfinite(x)
+    for ours, sign in ((op.ts_since_max, 1.0), (op.ts_since_min, -1.0)):
+        expected = np.full(x.shape, np.nan)
+        for t, j in np.ndindex(x.shape):
+            first = max(0, t - N + 1)
+            if known[first : t + 1, j].sum() >= MIN_OBS:
+                window = np.where(known[first : t + 1, j], sign * x[first : t + 1, j], -np.inf)
+                expected[t, j] = t - first - window.argmax()
+        np.testing.assert_array_equal(ours(x, N, MIN_OBS), expected)
 
 
 def test_large_arrays_take_the_threaded_path_to_the_same_bits() -> None:
