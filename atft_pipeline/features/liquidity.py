@@ -12,6 +12,7 @@ from atft_pipeline.panel.operators import (
     Array,
     cs_sum,
     divide,
+    elementwise,
     log,
     ts_corr,
     ts_cov,
@@ -26,7 +27,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel = inputs.panel
     v, tv, r = panel.v, panel.turnover, panel.ret_1d
-    before, log_v = ts_lag(v, 1), np.log1p(v)
+    before, log_v = ts_lag(v, 1), elementwise(np.log1p, v)
     log_before = ts_lag(log_v, 1)
     market_turnover = cs_sum(tv, panel.universe)[:, None]
     x = panel.logret_1d
@@ -37,7 +38,8 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield "liq_log_adv_20", panel.log_adv_20
     yield "liq_log_adv_60", np.log1p(ts_mean(tv, 60, 30))
     yield "liq_tv_mkt_share_bp", np.where(tv == 0, 0.0, 1e4 * divide(tv, market_turnover))
-    yield "liq_amihud_20", np.log1p(1e9 * ts_mean(divide(np.abs(r), np.where(tv > 0, tv, np.nan)), 20, 10))
+    impact = elementwise(lambda r, tv: divide(np.abs(r), np.where(tv > 0, tv, np.nan)), r, tv)
+    yield "liq_amihud_20", np.log1p(1e9 * ts_mean(impact, 20, 10))
     yield "liq_zero_frac_60", ts_mean(np.where(panel.axes.listed, ~panel.traded, np.nan), 60, 30)
     yield "liq_vwap_dev", divide(panel.close * panel.volume, tv) - 1
     yield "liq_roll_spread_20", 2 * np.sqrt(np.maximum(0, -ts_cov(x, ts_lag(x, 1), 20, 15)))
@@ -51,12 +53,16 @@ def corwin_schultz(panel: Panel) -> Array:
     Two days' range holds twice the variance of one day's, but the spread only once.
     """
     high, low = panel.h, panel.l
-    range_1 = log(divide(high, low)) ** 2
-    two_day_range = log(divide(np.maximum(high, ts_lag(high, 1)), np.minimum(low, ts_lag(low, 1))))
-    b, g = range_1 + ts_lag(range_1, 1), two_day_range**2
+    highest, lowest = elementwise(np.maximum, high, ts_lag(high, 1)), elementwise(np.minimum, low, ts_lag(low, 1))
+    day, two_days = log(divide(high, low)), log(divide(highest, lowest))
     k = 3 - 2 * np.sqrt(2)
-    a = (np.sqrt(2 * b) - np.sqrt(b)) / k - np.sqrt(g / k)
-    return np.maximum(0, 2 * np.expm1(a) / (1 + np.exp(a)))
+
+    def spread(day: Array, day_before: Array, two_days: Array) -> Array:
+        b, g = day**2 + day_before**2, two_days**2
+        a = (np.sqrt(2 * b) - np.sqrt(b)) / k - np.sqrt(g / k)
+        return np.maximum(0, 2 * np.expm1(a) / (1 + np.exp(a)))
+
+    return elementwise(spread, day, ts_lag(day, 1), two_days)
 
 
 _CS = "cross_section"

@@ -6,7 +6,7 @@ Concepts in Technical Trading Systems, 1978.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from atft_pipeline.panel.operators import (
     EPS,
     Array,
     divide,
+    elementwise,
     ts_ema,
     ts_lag,
     ts_max,
@@ -25,7 +26,7 @@ from atft_pipeline.panel.operators import (
     ts_std,
     ts_sum,
 )
-from atft_pipeline.panel.panel import Panel
+from atft_pipeline.panel.panel import Mask, Panel
 
 SMA_MIN_OBS = {5: 5, 20: 18, 60: 54, 200: 180}
 
@@ -78,42 +79,56 @@ def _channels(panel: Panel) -> Iterator[tuple[str, Array]]:
 
 def rsi(c: Array, n: int) -> Array:
     """Relative strength index, 0..100; 50 when nothing moved."""
-    change = c - ts_lag(c, 1)
-    up, down = ts_rma(np.maximum(change, 0), n), ts_rma(np.maximum(-change, 0), n)
-    return np.where(up + down <= EPS, 50.0, 100 * divide(up, up + down))
+    before = ts_lag(c, 1)
+    up = ts_rma(elementwise(lambda c, before: np.maximum(c - before, 0), c, before), n)
+    down = ts_rma(elementwise(lambda c, before: np.maximum(before - c, 0), c, before), n)
+    return elementwise(lambda up, down: np.where(up + down <= EPS, 50.0, 100 * divide(up, up + down)), up, down)
 
 
 def true_range(high: Array, low: Array, c: Array) -> Array:
     """The day's range, stretched to the previous close."""
-    before = ts_lag(c, 1)
-    return np.maximum(high - low, np.maximum(np.abs(high - before), np.abs(low - before)))
+
+    def stretched(high: Array, low: Array, before: Array) -> Array:
+        return np.maximum(high - low, np.maximum(np.abs(high - before), np.abs(low - before)))
+
+    return elementwise(stretched, high, low, ts_lag(c, 1))
 
 
 def directional_movement(high: Array, low: Array) -> tuple[Array, Array]:
     """+DM and -DM: the larger of the day's excursions beyond yesterday's range, if positive, else 0."""
-    up, down = high - ts_lag(high, 1), ts_lag(low, 1) - low
-    known = np.isfinite(up) & np.isfinite(down)
-    plus = np.where((up > down) & (up > 0), up, 0.0)
-    minus = np.where((down > up) & (down > 0), down, 0.0)
-    return np.where(known, plus, np.nan), np.where(known, minus, np.nan)
+
+    def larger(this: Array, other: Array) -> Array:
+        known = np.isfinite(this) & np.isfinite(other)
+        return np.where(known, np.where((this > other) & (this > 0), this, 0.0), np.nan)
+
+    up, down = (elementwise(np.subtract, high, ts_lag(high, 1)), elementwise(np.subtract, ts_lag(low, 1), low))
+    return elementwise(larger, up, down), elementwise(larger, down, up)
 
 
 def adx(up: Array, down: Array) -> Array:
     """Average directional index, 0..1, from smoothed +DM and -DM; the true range cancels in |P - M|/(P + M)."""
-    movement = up + down
-    dx = np.where(movement <= EPS, 0.0, divide(np.abs(up - down), movement))
-    return ts_rma(dx, 14)
+
+    def dx(up: Array, down: Array) -> Array:
+        return np.where(up + down <= EPS, 0.0, divide(np.abs(up - down), up + down))
+
+    return ts_rma(elementwise(dx, up, down), 14)
 
 
 def money_flow_index(panel: Panel) -> Array:
     """Share of turnover on days with a rising typical price, 0..1, days without a change left out; 0.5 if none."""
-    typical = (panel.h + panel.l + panel.c) / 3
+    typical = elementwise(lambda high, low, c: (high + low + c) / 3, panel.h, panel.l, panel.c)
     before = ts_lag(typical, 1)
-    flow = np.where(np.isfinite(before), typical * panel.v, np.nan)
-    known = np.isfinite(flow)
-    rising = ts_sum(np.where(known, np.where(typical > before, flow, 0.0), np.nan), 14, 12)
-    moving = ts_sum(np.where(known, np.where(typical != before, flow, 0.0), np.nan), 14, 12)
-    return np.where(moving <= EPS, 0.5, divide(rising, moving))
+
+    def flow(counts: Callable[..., Mask]) -> Array:
+        def counted(typical: Array, before: Array, v: Array) -> Array:
+            turnover = typical * v
+            known = np.isfinite(turnover) & np.isfinite(before)
+            return np.where(known, np.where(counts(typical, before), turnover, 0.0), np.nan)
+
+        return ts_sum(elementwise(counted, typical, before, panel.v), 14, 12)
+
+    rising, moving = flow(np.greater), flow(np.not_equal)
+    return elementwise(lambda up, either: np.where(either <= EPS, 0.5, divide(up, either)), rising, moving)
 
 
 def _position(c: Array, low: Array, high: Array) -> Array:

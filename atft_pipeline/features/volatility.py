@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft_pipeline.features.group import Column, Group, Inputs
-from atft_pipeline.panel.operators import Array, divide, log, ts_lag, ts_mean, ts_std, ts_var
+from atft_pipeline.panel.operators import Array, divide, elementwise, log, ts_lag, ts_mean, ts_std, ts_var
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.settings import ANNUAL_DAYS
 
@@ -41,7 +41,11 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
 def rogers_satchell(panel: Panel) -> Array:
     """ln(h/c) ln(h/o) + ln(l/c) ln(l/o), a day's variance whatever its drift (Rogers and Satchell, 1991)."""
     o, high, low, c = panel.o, panel.h, panel.l, panel.c
-    return log(divide(high, c)) * log(divide(high, o)) + log(divide(low, c)) * log(divide(low, o))
+
+    def variance(high: Array, low: Array, o: Array, c: Array) -> Array:
+        return log(divide(high, c)) * log(divide(high, o)) + log(divide(low, c)) * log(divide(low, o))
+
+    return elementwise(variance, high, low, o, c)
 
 
 def yang_zhang(overnight: Array, session: Array, rs: Array, n: int, min_obs: int) -> Array:

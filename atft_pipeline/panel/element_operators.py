@@ -88,6 +88,23 @@ def where_known(condition: NDArray[np.bool_], *inputs: NDArray[np.generic]) -> A
     return _by_pieces(flag, np.asarray(condition), *(np.asarray(value) for value in inputs))
 
 
+def elementwise(formula: Callable[..., NDArray[np.generic]], *inputs: NDArray[np.generic]) -> Array:
+    """formula(*inputs), made of element-wise numpy operations alone, on every core and in cache-sized pieces.
+
+    Inputs broadcast; infinities and nulls inside the formula raise no warning.
+    """
+
+    def write(out: Array, *values: NDArray[np.generic]) -> None:
+        out[...] = formula(*values)
+
+    return _by_pieces(write, *(np.asarray(value) for value in inputs))
+
+
+def square_root(x: Array) -> Array:
+    """np.sqrt(x) in the memory of x."""
+    return _by_pieces(lambda out, value: np.sqrt(value, out=out), x, into=x)
+
+
 def lag(x: NDArray[np.generic], k: int) -> Array:
     """x k >= 0 rows earlier; null on the first k rows."""
     values = np.asarray(x)
@@ -112,7 +129,8 @@ def gather(values: NDArray[np.generic], index: NDArray[np.int32]) -> Array:
 
 def on_listed(values: NDArray[np.generic], listed: NDArray[np.bool_]) -> tuple[NDArray[np.float32], bool]:
     """`values` [T, N] or [T, 1] as float32 [T, N], null where not listed; and whether all of it is finite or null."""
-    dense = np.asarray(values, np.float64)
+    small = (np.float64, np.float32, np.int8, np.bool_)
+    dense = np.asarray(values) if values.dtype in small else np.asarray(values, np.float64)
     out = np.empty(listed.shape, np.float32)
     finite = in_threads(
         lambda first, end: _masked(dense[first:end], listed[first:end], out[first:end]), len(out), 1, out.size

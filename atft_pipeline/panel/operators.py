@@ -22,7 +22,7 @@ from atft_pipeline.panel.cs_operators import (
     group_table,
     group_take,
 )
-from atft_pipeline.panel.element_operators import Array, divide, gather, log, on_listed, where_known
+from atft_pipeline.panel.element_operators import Array, divide, elementwise, gather, log, on_listed, where_known
 from atft_pipeline.panel.pair_operators import CorrelationGraph, correlation_graph
 from atft_pipeline.panel.ts_operators import (
     ts_beta,
@@ -67,6 +67,7 @@ __all__ = [
     "cs_sum",
     "cs_zscore",
     "divide",
+    "elementwise",
     "gather",
     "group_count_table",
     "group_mean",

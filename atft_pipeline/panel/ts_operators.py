@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.panel import order_operators as order
 from atft_pipeline.panel import window_operators as window
-from atft_pipeline.panel.element_operators import Array, in_threads, lag, past_change
+from atft_pipeline.panel.element_operators import Array, in_threads, lag, past_change, square_root
 from atft_pipeline.panel.window_operators import BLOCK
 
 _SINCE, _CUMPROD, _CUMSUM, _STREAK = 0, 1, 2, 3
@@ -142,7 +142,7 @@ def ts_var(x: NDArray[np.generic], n: int, min_obs: int, ddof: int = 1) -> Array
 
 def ts_std(x: NDArray[np.generic], n: int, min_obs: int, ddof: int = 1) -> Array:
     """Standard deviation over the last n rows; exactly 0 for a constant window."""
-    return np.sqrt(ts_var(x, n, min_obs, ddof))
+    return square_root(ts_var(x, n, min_obs, ddof))
 
 
 def ts_skew(x: NDArray[np.generic], n: int, min_obs: int) -> Array:
