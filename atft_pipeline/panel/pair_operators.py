@@ -169,10 +169,12 @@ def _correlations(series, days, i, j0, j1, whole, min_obs, sums):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def _offer(best, peer, size, i, j, rho):  # type: ignore[no-untyped-def]
+def _offer(best, peer, size, floor, i, j, rho):  # type: ignore[no-untyped-def]
     """Keep j among the k best of i; between equal correlations the lower column stays."""
     k = best.shape[1]
     n = size[i]
+    if rho < floor[i]:
+        return
     if n == k and not (rho > best[i, k - 1] or (rho == best[i, k - 1] and j < peer[i, k - 1])):
         return
     at = n if n < k else k - 1
@@ -183,13 +185,20 @@ def _offer(best, peer, size, i, j, rho):  # type: ignore[no-untyped-def]
     best[i, at] = rho
     peer[i, at] = j
     size[i] = min(n + 1, k)
+    if n + 1 >= k:
+        floor[i] = best[i, k - 1]
 
 
 @njit(cache=True, nogil=True)
-def _edges(series, days, n, whole, min_obs, least, column, best, peer, size):  # type: ignore[no-untyped-def]
-    """Fill the out-edges of all n members, computing every pair once; `peer` holds columns of the axis."""
+def _edges(series, days, n, whole, min_obs, least, column, best, peer, size, floor):  # type: ignore[no-untyped-def]
+    """Fill the out-edges of all n members, computing every pair once; `peer` holds columns of the axis.
+
+    `floor` is what a correlation must reach to enter a member's list: most pairs enter neither and are passed over.
+    """
     sums = np.empty((6, ROWS * LANES), np.float32)
-    size[:n] = 0
+    flags = np.zeros(LANES + 8, np.uint8)
+    eights = flags.view(np.uint64)  # eight flags are looked at in one comparison
+    size[:n], floor[:n] = 0, least
     for i0 in range(0, n, ROWS):
         j0 = i0 + 1
         while j0 < n:
@@ -199,19 +208,18 @@ def _edges(series, days, n, whole, min_obs, least, column, best, peer, size):  #
             _correlations(series, days, i0, j0, j1, whole, min_obs, sums)
             for m in range(min(ROWS, n - i0)):
                 i = i0 + m
-                row = sums[0, m * LANES : m * LANES + j1 - j0]
-                for b in range(0, j1 - j0, 16):
-                    some = row[b : min(b + 16, j1 - j0)]
-                    hits = 0
-                    for v in some:
-                        hits += 1 if v >= least else 0
-                    if hits == 0:
+                row, enter, mine, w = sums[0, m * LANES : m * LANES + j1 - j0], floor[j0:j1], floor[i], j1 - j0
+                for j in range(w):
+                    flags[j] = row[j] >= min(mine, enter[j])
+                flags[w : w + 8] = 0
+                for word in range(-(-w // 8)):
+                    if eights[word] == 0:
                         continue
-                    for j in range(len(some)):
-                        if some[j] >= least and j0 + b + j > i:
-                            r = min(some[j], ONE)
-                            _offer(best, peer, size, i, column[j0 + b + j], r)
-                            _offer(best, peer, size, j0 + b + j, column[i], r)
+                    for j in range(8 * word, 8 * word + 8):
+                        if flags[j] and j0 + j > i and row[j] >= min(floor[i], enter[j]):
+                            r = min(row[j], ONE)
+                            _offer(best, peer, size, floor, i, column[j0 + j], r)
+                            _offer(best, peer, size, floor, j0 + j, column[i], r)
             j0 = j1
 
 
@@ -250,6 +258,7 @@ def _graph(x, members, values, rows, min_obs, least, k, out, peers, t0, t1):  # 
     days = np.empty(stocks, np.float32)
     column, place = np.empty(stocks, np.int64), np.full(stocks, -1, np.int64)
     best, peer, size = np.empty((stocks, k), np.float32), np.empty((stocks, k), np.int64), np.zeros(stocks, np.int64)
+    floor = np.empty(stocks, np.float32)
     start, ends, mark = (
         np.empty(stocks + 1, np.int64),
         np.empty(2 * k * stocks, np.int64),
@@ -259,7 +268,7 @@ def _graph(x, members, values, rows, min_obs, least, k, out, peers, t0, t1):  # 
         n, whole = _gather(x, members, t, min_obs, column, days, series)
         for i in range(n):
             place[column[i]] = i
-        _edges(series, days, n, whole, min_obs, least, column, best, peer, size)
+        _edges(series, days, n, whole, min_obs, least, column, best, peer, size, floor)
         _neighbours(n, size, peer, place, start, ends)
         mark[:n] = -1
         for i in range(n):
