@@ -51,9 +51,9 @@ def sampled_columns(
                 raise ContractBroken(
                     f"dataset {year.year}: {frame.height:,} rows, the panel has {year.rows:,}; assemble again"
                 )
+            kept = frame[rows]
             for name in batch:
-                column = frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-                grids[name][date, place] = column[rows]
+                grids[name][date, place] = kept[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         yield from grids.items()
 
 

@@ -45,7 +45,7 @@ COLUMNS = (
     Column("meta_scale_id", "i8", "Core30 1, Large70 2, Mid400 3, Small 1 4, Small 2 5, else 0", "", "", "category"),
     Column("meta_margin_id", "i8", "1 margin only, 2 loanable, 3 other", "", "0 if missing", "category"),
     Column("meta_listing_age_td", "i32", "trading days since first listed", "", "null if on the first day", "log"),
-    Column("meta_history_td", "i32", "number of closes up to T", "", "", "log"),
+    Column("meta_history_td", "i32", "number of closes up to T", "", "", "cross_section"),
     Column("meta_is_recent_ipo", "i8", "meta_listing_age_td < 60", "", "0 if the age is null", "flag"),
     Column("meta_is_traded", "i8", "raw volume > 0", "", "0 if the volume is null", "flag"),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atft_pipeline.dataset.contract import contract_of
 from atft_pipeline.dataset.sampled_columns import sampled_columns, side_by_side
 from atft_pipeline.dataset.scaling import (
     Coverage,
@@ -236,3 +237,14 @@ def test_histograms_count_every_known_value_and_the_worst_come_first(fitted: Sta
     assert worst[0] == heavy and all(f.treatment != "rank_normal" for f in worst)
     picture = input_histograms(stored["edges"], {f.name: stored["counts"][f.name] for f in worst}, {})
     assert 0 < len(picture) < MAX_BYTES
+
+
+def test_a_market_of_one_age_with_a_few_newcomers_is_not_clipped() -> None:
+    """In a whole market nearly everyone's history is the panel's own length: a spread of levels would be zero."""
+    length = np.full((60, 200), 900.0) + np.arange(60)[:, None]
+    length[:, :20] -= np.linspace(100, 800, 20)
+    length[:, 20:90] -= np.arange(70) % 3  # days without a close
+    everyone = np.ones(length.shape, bool)
+    declared = next(column for column in contract_of("premium").features if column.name == "meta_history_td")
+    assert fit_feature(declared.name, declared.kind, length, everyone).saturation == 0.0
+    assert fit_feature(declared.name, "log", length, everyone).saturation > Thresholds().max_saturation
