@@ -27,7 +27,7 @@ PROMOTION = dg.AssetKey("promotion")
     backfill_policy=ONE_RUN,
 )
 def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
-    """Scorecard and report of the newest run: model, ridge, reversal and (on a simulated market) the oracle.
+    """Scorecard and report of the newest run: model, ridge, LightGBM, reversal, momentum and, simulated, the oracle.
 
     IC and RankIC with standard errors on validation and test, at delays 0 and 1; books, differences, verdicts.
     """

@@ -1,7 +1,11 @@
-"""What the model must beat, on the same inputs, splits, masks and labels: reversal, momentum and ridge."""
+"""What the model must beat, on the same inputs, splits, masks and labels: reversal, momentum and ridge.
+
+The boosted trees have a module of their own, `trees.py`; `rivals.py` scores them all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +28,8 @@ class Ridge:
     scores: Array
     penalty: float
     rows: int
+    beta: Array
+    """[F, H] coefficients of the scaled inputs."""
 
 
 def reversal(returns: NDArray[np.floating], where: Mask) -> Array:
@@ -64,23 +70,30 @@ def ridge(data: EvaluationData, delay: int = 1) -> Ridge:
     candidates = []
     for penalty in LAMBDAS:
         beta = np.linalg.solve(gram + penalty * max(size, 1e-12) * np.eye(len(gram)), moment)
-        candidates.append((_validation_rank_ic(data, beta, delay), penalty, beta))
+        chosen_by = validation_rank_ic(data, _predict(data, data.part("valid"), beta), delay)
+        candidates.append((chosen_by, penalty, beta))
     _, penalty, beta = max(candidates, key=lambda c: c[0])
     scores = np.full(data.scores.shape, np.nan)
     for part in ("valid", "test"):
         scores[data.part(part)] = _predict(data, data.part(part), beta)
-    return Ridge(scores, penalty, rows)
+    return Ridge(scores, penalty, rows, beta)
+
+
+def training_rows(data: EvaluationData) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """(date, stocks) of the train part: usable, tradable rows of dates with a cross-section worth ranking."""
+    train = data.part("train")
+    for t in range(train.start, train.stop):
+        use = np.flatnonzero(data.row_ok[t] & data.tradable[t])
+        if len(use) >= metrics.MIN_CROSS_SECTION:
+            yield t, use
 
 
 def _normal_equations(data: EvaluationData, delay: int) -> tuple[Array, Array, int]:
     """X'X [F, F], X'y [F, H] and the number of rows, one date at a time. A missing label counts as the date's mean."""
     width, horizons = data.x.shape[2], len(data.horizons)
     gram, moment, rows = np.zeros((width, width)), np.zeros((width, horizons)), 0
-    train, column = data.part("train"), data.delays.index(delay)
-    for t in range(train.start, train.stop):
-        use = np.flatnonzero(data.row_ok[t] & data.tradable[t])
-        if len(use) < metrics.MIN_CROSS_SECTION:
-            continue
+    column = data.delays.index(delay)
+    for t, use in training_rows(data):
         x = data.x[t, use].astype(np.float64)
         x -= x.mean(axis=0)
         y = standardise(np.asarray(data.y[t : t + 1, use, column], dtype=np.float64))[0]
@@ -99,8 +112,10 @@ def _predict(data: EvaluationData, span: slice, beta: Array) -> Array:
     return found
 
 
-def _validation_rank_ic(data: EvaluationData, beta: Array, delay: int) -> float:
-    scores, y = _predict(data, data.part("valid"), beta), data.labels("valid", delay)
+def validation_rank_ic(data: EvaluationData, scores: Array, delay: int) -> float:
+    """Horizon-weighted mean RankIC of scores [D, N, H] on the validation dates; what a fit's one free number is chosen
+    by. -inf where it is undefined."""
+    y = data.labels("valid", delay)
     series = metrics.weighted_mean({h: metrics.rank_ic(scores[..., i], y[..., i]) for i, h in enumerate(data.horizons)})
     known = series[np.isfinite(series)]
     return float(known.mean()) if known.size else float("-inf")

@@ -13,7 +13,8 @@ from PIL import Image
 
 MAX_BYTES = 50_000
 COLOURS = {
-    "model": "#1f5fa8", "ridge": "#d9822b", "reversal": "#7a8794", "momentum": "#b08fc7", "oracle": "#2e8b57"
+    "model": "#1f5fa8", "ridge": "#d9822b", "lightgbm": "#b3452c", "reversal": "#7a8794", "momentum": "#b08fc7",
+    "oracle": "#2e8b57",
 }  # fmt: skip
 GRID, TEXT = "#dfe4ea", "#2b3440"
 SIZE = (7.2, 3.4)
@@ -53,7 +54,7 @@ def png_of(figure: Figure, legend: Axes | None) -> bytes:
     """
     handles, labels = legend.get_legend_handles_labels() if legend is not None else ([], [])
     if handles:  # below the axes, where it hides nothing
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     for axes in figure.axes:
         axes.xaxis.label.set_fontsize(9)
         axes.yaxis.label.set_fontsize(9)

@@ -48,7 +48,7 @@ def ic_by_horizon(card: Mapping[str, Any], *, part: str = "test") -> bytes:
         horizons = [h for h in cells if h != "mean"]
         for i, name in enumerate(names):
             own = [card["models"][name][part][f"delay_{delay}"][h]["rank_ic"] for h in horizons]
-            place = np.arange(len(horizons)) + (i - (len(names) - 1) / 2) * 0.15
+            place = np.arange(len(horizons)) + (i - (len(names) - 1) / 2) * 0.13
             mean, se = floats([c["mean"] for c in own]), floats([c["se"] for c in own])
             axes.errorbar(
                 place,
@@ -72,12 +72,12 @@ def ic_by_horizon(card: Mapping[str, Any], *, part: str = "test") -> bytes:
 def decile_returns(card: Mapping[str, Any], *, part: str = "test", delay: int = HEADLINE_DELAY) -> bytes:
     """Mean return of each score decile at the headline horizon, in basis points."""
     figure, axes = figure_of(f"Mean {HEADLINE_HORIZON}-day return by score decile, {part}, delay {delay}")
-    names = [name for name in ("model", "ridge") if name in card["models"]]
+    names = [name for name in ("model", "ridge", "lightgbm") if name in card["models"]]
     for i, name in enumerate(names):
         cell = card["models"][name][part][f"delay_{delay}"][str(HEADLINE_HORIZON)]
         values = floats(cell["deciles"]) * 1e4
-        place = np.arange(1, len(values) + 1) + (i - (len(names) - 1) / 2) * 0.38
-        axes.bar(place, np.nan_to_num(values), width=0.36, color=COLOURS[name], label=name)
+        place = np.arange(1, len(values) + 1) + (i - (len(names) - 1) / 2) * 0.27
+        axes.bar(place, np.nan_to_num(values), width=0.25, color=COLOURS[name], label=name)
     axes.set_xticks(range(1, 11))
     axes.set_xlabel("decile of the score (10 = highest)")
     axes.set_ylabel("basis points")

@@ -22,7 +22,8 @@ from atft_pipeline.evaluation.page import (
     table,
     tiles,
 )
-from atft_pipeline.evaluation.scorecard import BOOK_HORIZON, HEADLINE_DELAY, HEADLINE_HORIZON, RIVALS, scorecard_dir
+from atft_pipeline.evaluation.rivals import RIVALS
+from atft_pipeline.evaluation.scorecard import BOOK_HORIZON, HEADLINE_DELAY, HEADLINE_HORIZON, scorecard_dir
 from atft_pipeline.lake.store import replacing
 from atft_pipeline.verdict import Verdict
 

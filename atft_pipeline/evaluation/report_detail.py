@@ -98,5 +98,6 @@ def provenance_table(card: Mapping[str, Any]) -> str:
     facts = {"market": card["market"], "panel_hash": card["panel_hash"], **card.get("provenance", {})}
     facts |= {name: card["training"].get(name) for name in ("preset", "seed", "phase", "epoch", "n_params")}
     facts |= {"ridge penalty": card["ridge"]["penalty"], "ridge rows": card["ridge"]["train_rows"]}
+    facts |= {"LightGBM trees": card["lightgbm"]["trees"], "LightGBM rows": card["lightgbm"]["train_rows"]}
     rows = [[name, f'<td class="text">{escape(str(value))}</td>'] for name, value in facts.items() if value is not None]
     return table(["", ""], rows)

@@ -1,11 +1,11 @@
 """The whole evaluation of one run, in one file: every number named by model, part, delay and horizon, with its error.
 
-The model, ridge, reversal and (in a simulated market) the oracle go through the same code under the same mask.
+The model, its rivals and (in a simulated market) the oracle go through the same code under the same mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.evaluation import metrics
-from atft_pipeline.evaluation.baselines import momentum, reversal, ridge
 from atft_pipeline.evaluation.detail import evaluate_detail
 from atft_pipeline.evaluation.inputs import PARTS, EvaluationData, load_run
 from atft_pipeline.evaluation.oracle import Oracle, load_oracle
+from atft_pipeline.evaluation.rivals import RIVALS, rival_scores
 from atft_pipeline.lake.store import LakeError, read_json, write_json, write_table
 
 Array = NDArray[np.floating]
@@ -31,9 +31,6 @@ COST_ONE_WAY = 0.001
 DECILES = 10
 
 DAILY_KEYS = ("model", "measure", "part", "delay", "horizon", "date")
-
-RIVALS = ("ridge", "reversal", "momentum")
-"""What the model is compared with, day by day."""
 
 
 def scorecard_dir(lake: Path, run_id: str) -> Path:
@@ -62,7 +59,7 @@ def evaluate_run(lake: Path, run_id: str, *, market_dir: Path | None = None, mar
         "cost_one_way": COST_ONE_WAY,
         "models": models,
         "differences": _differences(data, daily),
-        "ridge": fitted,
+        **fitted,
         "scores": {part: _score_state(data, part) for part in PARTS},
         "liveness": data.summary.get("liveness", {}),
         "provenance": {
@@ -102,17 +99,10 @@ def latest_scorecard(lake: Path) -> dict[str, Any]:
 
 
 def _all_scores(data: EvaluationData) -> tuple[dict[str, Array], dict[str, Any]]:
-    """[T, N, H] per model under the common mask, and what ridge settled on."""
-    mask = data.scored[:, :, None]
-    fitted = ridge(data, HEADLINE_DELAY)
-    plain = {"reversal": reversal(data.returns, data.row_ok), "momentum": momentum(data.returns, data.row_ok)}
-    scores = {
-        "model": np.asarray(data.scores, np.float64),
-        "ridge": fitted.scores,
-        **{name: np.repeat(score[:, :, None], len(data.horizons), axis=2) for name, score in plain.items()},
-    }
-    about = {"penalty": fitted.penalty, "train_rows": fitted.rows}
-    return {name: np.where(mask, score, np.nan) for name, score in scores.items()}, about
+    """[T, N, H] per model under the common mask, and what ridge and the trees settled on."""
+    found = rival_scores(data, HEADLINE_DELAY)
+    own = np.where(data.scored[:, :, None], np.asarray(data.scores, np.float64), np.nan)
+    return {"model": own, **{name: found.scores[name] for name in RIVALS}}, found.about()
 
 
 def _model_card(data: EvaluationData, name: str, scores: Array, daily: list[dict[str, Any]]) -> dict[str, Any]:
@@ -268,39 +258,32 @@ def _mean(values: Array) -> float:
 
 def summary_table(card: Mapping[str, Any]) -> str:
     """The results as plain text: RankIC with its error per model, part and delay, and correlation with the oracle."""
-    names = [m for m in _PRINTED_MODELS if m in card["models"]]
     head = "simulated market, not real returns" if card["simulated"] else card["market"]
-    blocks = [
-        (f"Daily RankIC of horizon {HEADLINE_HORIZON} day, mean +- standard error ({head})", str(HEADLINE_HORIZON)),
-        ("The same over all horizons, weighted by 1/sqrt(h)", "mean"),
-    ]
-    lines: list[str] = []
-    for title, horizon in blocks:
-        lines += [title, _columns(names)]
-        for part, delay in _PRINTED:
-            cells = [card["models"][name][part][f"delay_{delay}"][horizon]["rank_ic"] for name in names]
-            numbers = "".join(f"{_pm(cell):>19}" for cell in cells)
-            lines.append(f"{part:<7}{delay:<7}{cells[0]['n_dates']:>6}  {numbers}")
-        lines.append("")
+    names = [name for name in ("model", *RIVALS, "oracle") if name in card["models"]]
+    found = {name: card["models"][name] for name in names}
+
+    def block(title: str, models: Mapping[str, Any], cell: Callable[[Any], Mapping[str, Any]]) -> list[str]:
+        top = f"{'':<10}" + "".join(f"{f'{part}, delay {delay}':>20}" for part, delay in _PRINTED)
+        rows = [[cell(models[name][part][f"delay_{delay}"]) for part, delay in _PRINTED] for name in models]
+        lines = [
+            f"{name:<10}" + "".join(f"{_pm(one):>20}" for one in row) for name, row in zip(models, rows, strict=True)
+        ]
+        dates = f"{'dates':<10}" + "".join(f"{one['n_dates']:>20}" for one in rows[0])
+        return [title, top, *lines, dates, ""]
+
+    day = str(HEADLINE_HORIZON)
+    lines = block(
+        f"Daily RankIC of horizon {day} day, mean +- standard error ({head})", found, lambda c: c[day]["rank_ic"]
+    )
+    lines += block("The same over all horizons, weighted by 1/sqrt(h)", found, lambda c: c["mean"]["rank_ic"])
     if "oracle_correlation" in card:
-        found = {name: cells for name, cells in card["oracle_correlation"].items() if name in names}
-        lines += [f"Correlation with the oracle's expected return, horizon {HEADLINE_HORIZON} day", _columns(found)]
-        for part, delay in _PRINTED:
-            cells = [found[name][part][f"delay_{delay}"][str(HEADLINE_HORIZON)] for name in found]
-            numbers = "".join(f"{_pm(cell):>19}" for cell in cells)
-            lines.append(f"{part:<7}{delay:<7}{cells[0]['n_dates']:>6}  {numbers}")
-        lines.append("")
+        knowing = {name: card["oracle_correlation"][name] for name in names if name in card["oracle_correlation"]}
+        lines += block(f"Correlation with the oracle's expected return, horizon {day} day", knowing, lambda c: c[day])
     lines.append("Delay 1: bought a day after the score was known (tradable). Delay 0: at the same close.")
     return "\n".join(lines)
 
 
-_PRINTED_MODELS = ("model", "ridge", "reversal", "oracle")
-"""As many as a terminal's line holds; the report has all."""
 _PRINTED = tuple((part, delay) for part in PARTS for delay in (1, 0))
-
-
-def _columns(names: Iterable[str]) -> str:
-    return f"{'part':<7}{'delay':<7}{'dates':>6}  " + "".join(f"{name:>19}" for name in names)
 
 
 def _pm(cell: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from atft_pipeline.evaluation import metrics
 from atft_pipeline.evaluation.baselines import reversal, ridge, standardise
 from atft_pipeline.evaluation.inputs import load_run
 from atft_pipeline.evaluation.oracle import load_oracle
+from atft_pipeline.evaluation.rivals import RIVALS
 from atft_pipeline.evaluation.scorecard import evaluate_run, latest_scorecard, read_scorecard, summary_table
 from atft_pipeline.lake.store import LakeError, read_table
 from atft_pipeline.settings import DELAYS, HORIZONS
@@ -64,7 +65,7 @@ def test_a_planted_signal_shows_at_its_own_delay_only(card: Card) -> None:
 
 
 def test_every_model_part_delay_and_horizon_has_a_number_and_an_error(card: Card) -> None:
-    for model in ("model", "ridge", "reversal", "oracle"):
+    for model in ("model", *RIVALS, "oracle"):
         for part in ("valid", "test"):
             for delay in DELAYS:
                 for horizon in HORIZONS:
@@ -143,9 +144,13 @@ def test_a_real_market_has_no_oracle_and_the_card_says_so(lake: Path) -> None:
 def test_the_summary_names_part_delay_and_error_of_every_model(card: Card) -> None:
     text = summary_table(card)
     assert "simulated market, not real returns" in text
-    for word in ("model", "ridge", "reversal", "oracle", "valid", "test", "standard error", "tradable", "all horizons"):
-        assert word in text
-    assert text.count("+-") == 1 + 2 * 16 + 12  # the title, two tables of four models, three oracle correlations
+    assert all(
+        word in text for word in ("valid, delay 1", "test, delay 0", "standard error", "tradable", "all horizons")
+    )
+    starts = [line.split()[0] for line in text.splitlines() if "+-" in line]
+    models = ["model", "ridge", "lightgbm", "reversal", "momentum"]
+    assert starts == ["Daily", *models, "oracle", *models, "oracle", *models]  # two tables, then oracle correlations
+    assert text.count("+-") == 1 + 4 * (6 + 6 + 5)
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
