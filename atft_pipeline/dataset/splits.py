@@ -91,6 +91,42 @@ def calendar_split(
     return split
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Half-open positions of one training span and of the validation span after it."""
+
+    train: tuple[int, int]
+    valid: tuple[int, int]
+
+
+def validation_folds(
+    train: tuple[int, int], valid: tuple[int, int], folds: int, embargo: int | None = None
+) -> tuple[Fold, ...]:
+    """`folds` purged folds of expanding history, oldest first; the last is the split's own `train` and `valid`.
+
+    The validation spans are as long as `valid`, adjoin, and end where it ends, so the test part is never touched. Each
+    training span ends `embargo` trading days (default: as far as labels reach) before its validation. Raises
+    `ContractBroken` when the oldest fold would train on fewer dates than it validates on.
+    """
+    embargo = embargo_days() if embargo is None else embargo
+    days, gap = valid[1] - valid[0], valid[0] - train[1]
+    if gap < embargo:
+        raise ContractBroken(f"train and validation lie {gap} trading days apart, the embargo is {embargo}")
+    found = []
+    for back in range(folds - 1, -1, -1):
+        first = valid[0] - back * days
+        fold = Fold((train[0], first - gap), (first, first + days))
+        if fold.train[1] - fold.train[0] < days:
+            raise ContractBroken(
+                f"{folds} folds need {folds * days} training dates before the validation of {days} dates, "
+                f"there are {train[1] - train[0]}: use fewer folds or an earlier start date"
+            )
+        found.append(fold)
+    if not found:
+        raise ContractBroken(f"{folds} folds were asked for; at least one is needed")
+    return tuple(found)
+
+
 def check_label_overlap(
     split: Split, horizons: tuple[int, ...] = HORIZONS, delays: tuple[int, ...] = DELAYS
 ) -> Verdict:

@@ -107,14 +107,19 @@ class Trainer:
         if self.model.config.horizons != panel.horizons:
             raise TrainingFault(f"the model predicts {self.model.config.horizons}, the labels are {panel.horizons}")
 
-    def train(self) -> dict[str, Any]:
-        """Run the unfinished phases. Returns the best checkpoint's content; `final.pt` holds it too."""
+    def train(self, after_phase: Callable[[Phase, Progress], None] | None = None) -> dict[str, Any]:
+        """Run the unfinished phases. Returns the best checkpoint's content; `final.pt` holds it too.
+
+        `after_phase` hears of each phase, also of those that a resumed run had finished; what it raises ends training.
+        """
         try:
             for place, phase in enumerate(self.phases):
                 progress = self._open(place, phase)
                 if not progress.finished:
                     self._run_phase(phase, progress)
                 self.history.extend(progress.history)
+                if after_phase is not None:
+                    after_phase(phase, progress)
         finally:
             self.feed.close()
         result = checkpoint.load(self.folder.checkpoint(self.phases[-1].number, "best"), self.device)
@@ -126,6 +131,10 @@ class Trainer:
         """Put a result's weights and switches into the model."""
         self.model.load_state_dict(result["model"])
         self.model.set_switches(adaptive_norm=result["adaptive_norm"], graph=result["graph"])
+
+    def score_validation(self) -> np.ndarray:
+        """Scores [D, N, H] of the validation dates."""
+        return self._score(self.validator.dates)[0]
 
     def score_everything(self) -> tuple[np.ndarray, np.ndarray]:
         """Scores [T, N, H] and quantiles [T, N, H, Q] of every date from the first full window to the newest."""

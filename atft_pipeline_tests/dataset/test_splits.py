@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from atft_pipeline.dataset.splits import PARTS, Split, calendar_split, check_label_overlap
+from atft_pipeline.dataset.splits import PARTS, Split, calendar_split, check_label_overlap, validation_folds
 from atft_pipeline.settings import DELAYS, HORIZONS
 from atft_pipeline.verdict import ContractBroken
 
@@ -65,3 +67,26 @@ def test_unsorted_dates_are_refused() -> None:
     dates = trading_days(300)
     with pytest.raises(ContractBroken, match="not strictly increasing"):
         calendar_split(np.concatenate([dates[:100], dates[:200]]))
+
+
+@pytest.mark.parametrize("folds", [1, 2, 3])
+def test_t44_folds_are_purged_adjoin_and_never_touch_the_test_part(folds: int) -> None:
+    split = calendar_split(trading_days(900), fractions=(0.7, 0.15, 0.15))
+    found = validation_folds(split.train, split.valid, folds)
+    assert (found[-1].train, found[-1].valid) == (split.train, split.valid)
+    assert len(found) == folds
+    for fold in found:
+        last_label_end = fold.train[1] - 1 + max(HORIZONS) + max(DELAYS)
+        assert fold.valid[0] + min(DELAYS) - last_label_end >= 1
+        assert fold.valid[1] <= split.valid[1] < split.test[0]
+    assert all(a.valid[1] == b.valid[0] for a, b in pairwise(found))
+
+
+def test_folds_that_would_train_on_too_little_or_leak_are_refused() -> None:
+    split = calendar_split(trading_days(500))
+    with pytest.raises(ContractBroken, match="use fewer folds"):
+        validation_folds(split.train, split.valid, 6)
+    with pytest.raises(ContractBroken, match="the embargo is"):
+        validation_folds(split.train, (split.train[1] + 5, split.valid[1]), 2)
+    with pytest.raises(ContractBroken, match="at least one"):
+        validation_folds(split.train, split.valid, 0)
