@@ -11,13 +11,14 @@ from atft_pipeline.defs.raw import RAW_ASSETS
 from atft_pipeline.defs.raw_checks import RAW_CHECKS
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.defs.schedules import SCHEDULES
+from atft_pipeline.defs.search import HPO_STUDY, hpo
 from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.defs.training import TRAINING_ASSETS, TRAINING_CHECKS
 
 defs = dg.Definitions(
-    assets=[*RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS],
+    assets=[*RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS, HPO_STUDY],
     asset_checks=[*RAW_CHECKS, *FEATURE_CHECKS, *DATASET_CHECKS, *TRAINING_CHECKS, *EVALUATION_CHECKS],
-    jobs=[*JOBS, prune_job],
+    jobs=[*JOBS, hpo, prune_job],
     schedules=SCHEDULES,
     resources={"pipeline": Pipeline(), "training_process": TrainingProcess()},
     executor=dg.in_process_executor,

@@ -185,13 +185,26 @@ def _known(ids: NDArray[np.integer]) -> NDArray[np.int8]:
     return np.maximum(ids, 0).astype(np.int8)
 
 
-def training_command(lake: Path, python: str, preset: str, settings: Mapping[str, object]) -> list[str]:
-    """The command of the training process; `settings` change single values of the preset."""
+def training_command(
+    lake: Path, python: str, preset: str, settings: Mapping[str, object], overrides: str = ""
+) -> list[str]:
+    """The command of the training process; `settings` change single values of the preset, after those that the file
+    `overrides` holds (a path, relative to the lake unless absolute)."""
     command = [python, "-m", "atft_pipeline.training", "--panel", str(lake / "training_panel")]
     command += ["--runs", str(lake / "runs"), "--preset", preset]
+    if overrides:
+        command += ["--overrides", str(lake / overrides)]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     return command
+
+
+def search_command(lake: Path, python: str, preset: str, counts: Mapping[str, int], prune: bool = True) -> list[str]:
+    """The command of the hyperparameter search; `counts` are trials, workers, folds and seed."""
+    command = [python, "-m", "atft_pipeline.search", "run", "--lake", str(lake), "--preset", preset]
+    for name, value in counts.items():
+        command += [f"--{name}", str(value)]
+    return command if prune else [*command, "--no-prune"]
 
 
 def last_run(lake: Path) -> str:

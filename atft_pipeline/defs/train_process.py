@@ -44,7 +44,7 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def run(
         self,
-        context: dg.AssetExecutionContext,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
         command: Sequence[str],
         *,
         heartbeat: Path,

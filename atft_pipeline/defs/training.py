@@ -22,10 +22,12 @@ MODEL = dg.AssetKey("model")
 
 class TrainConfig(dg.Config):
     """`preset` is demo, small or large (empty: the settings' own). `overrides` change single values of the preset, for
-    instance {"seed": "8"}. A finished run of the same inputs is reused unless `retrain`."""
+    instance {"seed": "8"}; `overrides_file` is a file of them, such as hpo/last/best.json of a search (relative to the
+    lake), and `overrides` go on top. A finished run of the same inputs is reused unless `retrain`."""
 
     preset: str = ""
     overrides: dict[str, str] = {}  # noqa: RUF012  (a pydantic field)
+    overrides_file: str = ""
     retrain: bool = False
 
 
@@ -49,10 +51,13 @@ def model(
     settings = pipeline.settings
     require_trainable(pipeline.lake, contract_of(settings.plan), settings.contract)
     values: dict[str, object] = {**config.overrides, "retrain": str(config.retrain).lower()}
-    command = training_command(pipeline.lake, sys.executable, config.preset or settings.training_preset, values)
+    preset = config.preset or settings.training_preset
+    command = training_command(pipeline.lake, sys.executable, preset, values, config.overrides_file)
     runs = pipeline.lake / "runs"
     results = training_process.run(context, command, heartbeat=runs / "last" / "heartbeat.json")
     metadata = _reported(results)
+    if config.overrides_file:
+        metadata["overrides_file"] = dg.MetadataValue.path(str(pipeline.lake / config.overrides_file))
     curve = runs / "last"
     if (curve / "metrics.jsonl").exists():
         metadata["learning curve"] = picture(learning_curve(curve), "learning curve")

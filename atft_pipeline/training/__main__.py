@@ -1,4 +1,5 @@
-"""`python -m atft_pipeline.training --panel DIR --runs DIR [--config FILE | --preset NAME] [--set name=value ...]`.
+"""`python -m atft_pipeline.training --panel DIR --runs DIR [--config FILE | --preset NAME] [--overrides FILE]
+[--set name=value ...]`.
 
 Exit codes: 0 finished (or recognised as finished), 130 stopped on request, 2 a setting or the panel is wrong, 1 any
 other failure. The process dies with its parent, so that a killed Dagster step leaves no training behind.
@@ -55,12 +56,15 @@ def _run(arguments: argparse.Namespace, config: TrainingConfig, reporter: Report
 
 
 def resolve(arguments: argparse.Namespace) -> TrainingConfig:
-    """A config file is taken as resolved; without one, the preset and the environment decide. `--set` comes last."""
+    """A config file is taken as resolved; without one, the preset and the environment decide. Then come the
+    `--overrides` of a file, as a search leaves them in best.json, and last `--set`."""
     if arguments.config is not None:
         refuse_forbidden(os.environ)
         config = TrainingConfig.from_json(arguments.config.read_text())
     else:
         config = TrainingConfig.resolve(arguments.preset)
+    if arguments.overrides is not None:
+        config = config.with_overrides(arguments.overrides)
     pairs = [text.partition("=") for text in arguments.set]
     malformed = [name for name, equals, _ in pairs if not equals]
     if malformed:
@@ -74,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--config", type=Path, help="resolved configuration as JSON (TrainingConfig.to_json)")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo")
+    parser.add_argument("--overrides", type=Path, help="JSON file with `overrides`, such as a search's best.json")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting")
     return parser
 

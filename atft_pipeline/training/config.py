@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from atft_pipeline.settings import DELAYS
@@ -165,6 +166,20 @@ class TrainingConfig:
                 values[name] = json.loads(text)
             except json.JSONDecodeError:
                 values[name] = text
+        return replace(self, **_typed(values))
+
+    def with_overrides(self, path: Path) -> TrainingConfig:
+        """Apply the settings that a JSON file holds under `overrides`. Raises `ConfigError` when it cannot be taken:
+        also when it names another preset, on whose sizes and rates its values were found."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            values = dict(found["overrides"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} holds no settings under `overrides` ({type(error).__name__}: {error})") from None
+        if found.get("preset", self.preset) != self.preset:
+            raise ConfigError(
+                f"{path} was found with preset {found['preset']!r}, the present one is {self.preset!r}: use that preset"
+            )
         return replace(self, **_typed(values))
 
     @property
