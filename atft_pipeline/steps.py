@@ -199,11 +199,16 @@ def training_command(
     return command
 
 
-def search_command(lake: Path, python: str, preset: str, counts: Mapping[str, int], prune: bool = True) -> list[str]:
-    """The command of the hyperparameter search; `counts` are trials, workers, folds and seed."""
+def search_command(
+    lake: Path, python: str, preset: str, counts: Mapping[str, int], settings: Mapping[str, object], prune: bool = True
+) -> list[str]:
+    """The command of the hyperparameter search; `counts` are trials, workers, folds and seed, `settings` change single
+    values of the preset that it starts from."""
     command = [python, "-m", "atft_pipeline.search", "run", "--lake", str(lake), "--preset", preset]
     for name, value in counts.items():
         command += [f"--{name}", str(value)]
+    for setting, given in settings.items():
+        command += ["--set", f"{setting}={given}"]
     return command if prune else [*command, "--no-prune"]
 
 

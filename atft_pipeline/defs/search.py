@@ -29,7 +29,7 @@ HPO_STUDY = dg.AssetSpec(
 
 class SearchConfig(dg.Config):
     """How much to search. The same inputs resume their study; a higher `trials` lengthens it. `preset` empty: the
-    settings' own."""
+    settings' own; `overrides` change single values of it."""
 
     trials: int = 20
     workers: int = 1
@@ -37,6 +37,7 @@ class SearchConfig(dg.Config):
     seed: int = 7
     prune: bool = True
     preset: str = ""
+    overrides: dict[str, str] = {}  # noqa: RUF012  (a pydantic field)
 
 
 @dg.op(pool="gpu")
@@ -49,7 +50,7 @@ def search_hyperparameters(
     require_trainable(pipeline.lake, contract_of(settings.plan), settings.contract)
     preset = config.preset or settings.training_preset
     counts = {"trials": config.trials, "workers": config.workers, "folds": config.folds, "seed": config.seed}
-    command = search_command(pipeline.lake, sys.executable, preset, counts, config.prune)
+    command = search_command(pipeline.lake, sys.executable, preset, counts, config.overrides, config.prune)
     study = pipeline.lake / "hpo" / "last"
     training_process.run(context, command, heartbeat=study / "heartbeat.json")
     context.log_event(dg.AssetMaterialization(HPO_STUDY.key, metadata=study_metadata(study.resolve())))
@@ -76,7 +77,7 @@ def study_metadata(study: Path) -> dict[str, dg.MetadataValue | str | int | floa
 
 
 @dg.job(
-    name="hpo", description="Search hyperparameters on the present training panel: resumes, and trains nothing else."
+    name="hpo", description="Search hyperparameters on the present training panel; run it again to resume or lengthen."
 )
 def hpo() -> None:
     search_hyperparameters()

@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -303,6 +305,18 @@ def _zip(path: Path) -> int:
     return 0
 
 
+def _database(path: Path) -> int:
+    """A study's trials: SQLite reads every page."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as opened:
+            found = opened.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise LakeError(f"{path}: damaged ({error})") from error
+    if found != ("ok",):
+        raise LakeError(f"{path}: damaged ({found[0]})")
+    return 0
+
+
 def _json(path: Path) -> int:
     read_json(path)
     return 0
@@ -363,6 +377,13 @@ PLACES: tuple[tuple[str, Check], ...] = (
     (r"runs/[0-9a-f]{12}/.+\.jsonl", _lines),
     (r"runs/[0-9a-f]{12}/.+\.json", _json),
     (r"runs/[0-9a-f]{12}/.+\.(png|log|txt)", _text),
+    (r"hpo/last", _link),
+    (r"hpo/[0-9a-f]{12}/trials\.sqlite", _database),
+    (r"hpo/[0-9a-f]{12}/trials\.sqlite-(journal|wal|shm)", _nothing),
+    (r"hpo/[0-9a-f]{12}/runs/.+\.(pt|npz)", _zip),
+    (r"hpo/[0-9a-f]{12}/.+\.jsonl", _lines),
+    (r"hpo/[0-9a-f]{12}/.+\.json", _json),
+    (r"hpo/[0-9a-f]{12}/page\.html", _text),
     (r"evaluation/[0-9a-f]{12}/.+\.parquet", _table),
     (r"evaluation/[0-9a-f]{12}/.+\.json", _json),
     (r"evaluation/[0-9a-f]{12}/.+\.(html|png|csv|txt)", _text),
@@ -419,6 +440,8 @@ def _remedy(lake: Path, path: Path) -> str:
         return f"materialise features/{parts[1]} again"
     if room == "runs":
         return "remove the run's folder (or the graph) and train again"
+    if room == "hpo":
+        return "remove the study's folder and search again"
     if room == "champion":
         return "put it back from a copy, or remove it and promote again: python -m atft_pipeline.evaluation promote"
     if room == "market":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def search(
             reporter.line(f"study {spec.id}: trials {queued} were cut off and go on")
         reporter.line(f"study {spec.id}: {len(spec.folds)} folds, {spec.trials} trials, {settings.workers} workers")
         Crew(folder, settings.workers, study, reporter, stop).run()
+        shutil.rmtree(folder.runs, ignore_errors=True)  # what failed trainings left, and cached graphs
         results = write_results(folder, study)
         reporter.line(f"{results['counts']}, results in {folder.page}")
         if not results["best"]:

@@ -12,6 +12,10 @@ from atft_pipeline.evaluation.drawing import COLOURS, TEXT, figure_of, png_of, s
 from atft_pipeline.search.space import SPACE
 
 GOOD, SOFT, BAD = COLOURS["model"], COLOURS["reversal"], "#b3261e"
+LINES = 8
+"""Lines in the parallel coordinates: more would be neither readable nor small enough."""
+SHOWN = 400
+"""Trials in history and slices: the newest, and the best."""
 HISTORY, IMPORTANCE, SLICES, PARALLEL = "History", "Importance", "Slices", "Parallel coordinates"
 
 
@@ -29,7 +33,7 @@ def search_pictures(results: Mapping[str, Any]) -> dict[str, bytes]:
 def history(results: Mapping[str, Any]) -> bytes:
     """The objective in the order of the trials, the best so far as a line; pruned ones at what they last showed."""
     figure, axes = figure_of("Objective by trial")
-    rows = sorted(results["trials"], key=lambda row: row["trial"])
+    rows = sorted(results["trials"], key=lambda row: row["trial"])[-SHOWN:]
     done = [(r["trial"], r["value"]) for r in rows if r["outcome"] == "complete"]
     pruned = [(r["trial"], r["phases"][-1]) for r in rows if r["outcome"] == "pruned" and r["phases"]]
     failed = [r["trial"] for r in rows if r["outcome"] == "failed"]
@@ -64,7 +68,7 @@ def slices(results: Mapping[str, Any]) -> bytes:
     """The objective of complete trials against each parameter."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     panels = figure.subplots(2, (len(SPACE) + 1) // 2, sharey=True).ravel()
-    done = [row for row in results["trials"] if row["outcome"] == "complete"]
+    done = [row for row in results["trials"] if row["outcome"] == "complete"][:SHOWN]
     best = results["best"]
     for axes, parameter in zip(panels, SPACE, strict=False):
         style(axes, parameter.name)
@@ -79,16 +83,13 @@ def slices(results: Mapping[str, Any]) -> bytes:
 
 
 def parallel(results: Mapping[str, Any]) -> bytes:
-    """Each complete trial as a line through its parameters, scaled to their bounds; darker is better."""
-    figure, axes = figure_of("Complete trials across the parameters: darker is better, the best in orange")
-    done = [row for row in results["trials"] if row["outcome"] == "complete"][::-1]  # the best drawn last
+    """The best complete trials as lines through their parameters, scaled to their bounds; the best in orange."""
+    figure, axes = figure_of(f"The best {LINES} complete trials across the parameters, the best in orange")
+    done = [row for row in results["trials"] if row["outcome"] == "complete"][:LINES]
     places = np.arange(len(SPACE))
-    for i, row in enumerate(done):
-        heights = [_share(row["params"][p.name], p.bounds, p.scale) for p in SPACE]
-        strength = (i + 1) / len(done)
-        last = i == len(done) - 1
-        axes.plot(places, heights, lw=1.8 if last else 1.1, alpha=1.0 if last else 0.15 + 0.6 * strength,
-                  color=COLOURS["ridge"] if last else GOOD)  # fmt: skip
+    for i in reversed(range(len(done))):  # the best drawn last
+        heights = [_share(done[i]["params"][p.name], p.bounds, p.scale) for p in SPACE]
+        axes.plot(places, heights, lw=1.2 if i else 2.0, color="#9bb7d4" if i else COLOURS["ridge"])
     axes.set_xticks(places, [f"{p.name}\n{p.bounds[0]:g} to {p.bounds[-1]:g}" for p in SPACE], fontsize=6.5)
     axes.set_yticks([])
     return png_of(figure, None)

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def write_results(folder: StudyFolder, study: optuna.Study) -> dict[str, Any]:
 def collect(folder: StudyFolder, spec: StudySpec, study: optuna.Study) -> dict[str, Any]:
     """Everything that the page shows: `trials` best first, `counts` by outcome, `importance`, `deflated`, `best`."""
     trials = study.get_trials(deepcopy=False)
-    rows = [trial_row(folder, spec, trial) for trial in ranked(trials)]
+    rows = [trial_row(folder, spec, trial, first_number(trial, trials)) for trial in ranked(trials)]
     complete = [row for row in rows if row["outcome"] == "complete"]
     deflated = deflate(folder, spec, complete, len(counted(trials)))
     return {
@@ -68,9 +68,9 @@ def collect(folder: StudyFolder, spec: StudySpec, study: optuna.Study) -> dict[s
     }
 
 
-def trial_row(folder: StudyFolder, spec: StudySpec, trial: FrozenTrial) -> dict[str, Any]:
+def trial_row(folder: StudyFolder, spec: StudySpec, trial: FrozenTrial, number: int) -> dict[str, Any]:
     """One trial as plain values. Raises ValueError when the stored value is not the one that its files give."""
-    number, kind = first_number(trial), outcome(trial)
+    kind = outcome(trial)
     row: dict[str, Any] = {
         "trial": number,
         "outcome": kind,
@@ -131,15 +131,16 @@ def fold_dates(folder: StudyFolder, spec: StudySpec, complete: Sequence[dict[str
 
 def best_settings(spec: StudySpec, results: dict[str, Any]) -> dict[str, Any]:
     """What `python -m atft_pipeline.training --overrides` takes: every setting in which the best trial differs from the
-    preset, without its seed, and where it comes from."""
+    preset, and where it comes from. Left out are the seed and what belongs to the machine."""
     best = results["best"]
     found = json.loads(spec.config_of(best["params"], best["trial"]).to_json())
     preset = json.loads(TrainingConfig(**{"preset": spec.base.preset, **PRESETS[spec.base.preset]}).to_json())
+    own = {f.name for f in fields(TrainingConfig) if f.metadata.get("operational")} | {"seed", "device", "threads"}
     return {
         "study": spec.id,
         "trial": best["trial"],
         "value": best["value"],
         "deflated_sharpe": results["deflated"]["probability"],
         "preset": spec.base.preset,
-        "overrides": {name: value for name, value in found.items() if name != "seed" and value != preset[name]},
+        "overrides": {name: value for name, value in found.items() if name not in own and value != preset[name]},
     }

@@ -177,27 +177,35 @@ def claim(folder: StudyFolder, study: optuna.Study, worker: int) -> optuna.Trial
     spec = folder.read_spec()
     with folder.locked("claim"):
         trials = study.get_trials(deepcopy=False)
-        waiting = any(t.state == TrialState.WAITING for t in trials)
+        waiting = [t for t in trials if t.state == TrialState.WAITING]
         if not waiting and len(counted(trials)) >= spec.trials:
             return None
-        seed = spec.seed + len(trials)
+        place = first_number(waiting[0], trials) if waiting else len(counted(trials))
         # Running trials count as poor ones, so that workers do not try the same place at once.
-        study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed, constant_liar=True)
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP_TRIALS, seed=spec.seed + place, constant_liar=True
+        )
         trial = study.ask()
+        trial.set_user_attr("first", place)
         trial.set_user_attr("worker", worker)
         suggest(trial)
         return trial
 
 
-def first_number(trial: optuna.Trial | FrozenTrial) -> int:
-    """The number under which the trial was begun first: it names its files and its seed."""
-    return int(trial.user_attrs.get("first", trial.number))
+def first_number(trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial] = ()) -> int:
+    """The trial's place in the study, from 0: it names its files and its seed, and a trial begun again keeps it.
+
+    Claimed trials carry it; for others it is their number less the second attempts among `trials` before them.
+    """
+    if "first" in trial.user_attrs:
+        return int(trial.user_attrs["first"])
+    return trial.number - sum(1 for t in trials if "retry_of" in t.user_attrs and t.number < trial.number)
 
 
 def requeue(study: optuna.Study, worker: int | None = None) -> list[int]:
     """Close the running trials of a dead worker (default: of all) and queue them again, at most `MAX_ATTEMPTS` times.
 
-    Call it only when the process is known to be dead. Returns the numbers of the queued trials' first attempts.
+    Call it only when the process is known to be dead. Returns the places of the queued trials.
     """
     queued = []
     trials = study.get_trials(deepcopy=False)
@@ -205,11 +213,13 @@ def requeue(study: optuna.Study, worker: int | None = None) -> list[int]:
     for trial in trials:
         if trial.state != TrialState.RUNNING or worker not in (None, trial.user_attrs.get("worker")):
             continue
-        attempt = int(trial.user_attrs.get("attempt", 1))
+        attempt, place = int(trial.user_attrs.get("attempt", 1)), first_number(trial, trials)
         if trial.number not in again and attempt < MAX_ATTEMPTS:
-            links = {"retry_of": trial.number, "first": first_number(trial), "attempt": attempt + 1}
-            study.enqueue_trial(dict(trial.params), user_attrs=links)
-            queued.append(first_number(trial))
+            # A kill between two values leaves some: the sampler's seed gives the same ones again.
+            whole = len(trial.params) == len(SPACE)
+            values = dict(trial.params) if whole else trial.system_attrs.get("fixed_params", {})
+            study.enqueue_trial(values, user_attrs={"retry_of": trial.number, "first": place, "attempt": attempt + 1})
+            queued.append(place)
         study.tell(trial.number, state=TrialState.FAIL)
     return queued
 
