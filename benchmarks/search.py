@@ -46,8 +46,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
         time.sleep(0.05)
 
 
-def folds_done(folder: StudyFolder) -> int:
-    return len(list(folder.path.glob("trials/*/fold*.json")))
+def in_a_trial_after(folder: StudyFolder, folds: int) -> bool:
+    """So many folds are done, and the newest trial is between its first and its last."""
+    done = sorted(folder.path.glob("trials/*/fold*.json"))
+    return len(done) >= folds and done[-1].name == "fold0.json"
 
 
 def study(lake: Path, trials: int, *, kills: int = 0, workers: int = 1, kill_worker: bool = False) -> dict[str, Any]:
@@ -55,12 +57,13 @@ def study(lake: Path, trials: int, *, kills: int = 0, workers: int = 1, kill_wor
     folder, started = StudyFolder(tiny_lake(lake) / "hpo" / "last"), time.monotonic()
     process = begin(lake, trials, workers)
     for kill in range(kills):
-        wait_for(lambda at=(kill + 1) * trials // (kills + 1): folds_done(folder) >= at, process)  # type: ignore[misc]
+        folds = (kill + 1) * trials // (kills + 1)
+        wait_for(lambda at=folds: in_a_trial_after(folder, at), process)  # type: ignore[misc]
         process.kill()
         process.wait()
         process = begin(lake, trials, workers)
     if kill_worker:
-        wait_for(lambda: folds_done(folder) >= trials // 2, process)
+        wait_for(lambda: in_a_trial_after(folder, trials // 2), process)
         open_trials = [t for t in folder.open().get_trials() if t.state == TrialState.RUNNING]
         os.kill(open_trials[0].user_attrs["worker"], signal.SIGKILL)
     code = process.wait()
@@ -71,7 +74,7 @@ def study(lake: Path, trials: int, *, kills: int = 0, workers: int = 1, kill_wor
         "attempts": len(found),
         "trials": dict(Counter(outcome(t) for t in counted(found))),
         "begun_again": sorted(first_number(t) for t in found if "retry_of" in t.user_attrs),
-        "workers_seen": len({t.user_attrs["worker"] for t in found}),
+        "workers_seen": len({t.user_attrs.get("worker") for t in found} - {None}),
         "values": {first_number(t, found): [t.value, t.params, t.intermediate_values] for t in counted(found)},
     }
 

@@ -123,7 +123,14 @@ class Crew:
         self.hang_seconds, self.moves = hang_seconds, 0
 
     def run(self) -> None:
-        """Until enough trials exist. Raises `Stopped`, or `TrainingFault` when a worker cannot work at all."""
+        """Until enough trials ended. Raises `Stopped`, or `TrainingFault` when a worker cannot work at all."""
+        self._work()
+        while queued := requeue(self.study):  # of workers that were killed before they had signed their trial
+            self.reporter.line(f"trials {queued} were left open; they are begun again")
+            self._work()
+
+    def _work(self) -> None:
+        """Start the workers, and again those that are killed, until no trial is left to claim."""
         crew = [self._start(i) for i in range(self.workers)]
         deaths, most = 0, MAX_ATTEMPTS * self.folder.read_spec().trials
         try:

@@ -30,8 +30,6 @@ class Quiet(PlainReporter):
 
 def work(path: Path, index: int) -> int:
     """Run trials of the study in `path` as worker `index`. Returns an exit code: 0 done, 130 stopped on request."""
-    from atft_pipeline.search.trial import run_trial  # torch only now: signals are handled already
-
     stop = threading.Event()
 
     def request_stop(number: int, frame: FrameType | None) -> None:
@@ -47,6 +45,8 @@ def work(path: Path, index: int) -> int:
             raise PanelError(f"{spec.panel} is another panel than the study's; start the search again")
         study = folder.open()
         while not stop.is_set() and (trial := claim(folder, study, os.getpid())) is not None:
+            from atft_pipeline.search.trial import run_trial  # torch only for a worker that has a trial
+
             name = f"trial {first_number(trial)}"
             try:
                 value = run_trial(folder, spec, trial, panel, folder.heartbeat(index), Quiet(), stop)

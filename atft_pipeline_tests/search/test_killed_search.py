@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,11 @@ from atft_pipeline.defs.search import HPO_STUDY, hpo
 from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.lake.store import read_json
 from atft_pipeline.lake.verify import verify_lake
+from atft_pipeline.search.conduct import Crew
+from atft_pipeline.search.space import start_point
 from atft_pipeline.search.study import StudyFolder, outcome
-from atft_pipeline_tests.search.tiny_study import TINY, tiny_lake
+from atft_pipeline_tests.search.tiny_study import TINY, tiny_lake, tiny_study
+from atft_pipeline_tests.training.conftest import Lines
 
 TRIALS = 20
 SETTINGS = {**TINY, "epochs": "[1, 0, 0, 0, 0]"}
@@ -105,6 +109,20 @@ def test_twenty_trials_survive_sigkill_and_resume(tmp_path: Path, monkeypatch: p
     metadata = done.asset_materializations_for_node("search_hyperparameters")[0].metadata
     assert metadata["trials"].value == TRIALS and metadata["best_objective"].value == results["best"]["value"]
     assert "data:image/png" in str(metadata["History"].value)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_died_unsigned_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    folder, lines = tiny_study(tiny_lake(tmp_path), trials=1), Lines()
+    study = folder.open()
+    study.ask()  # what a worker does first; killed here, it has not said yet that the trial is its own
+    Crew(folder, 1, study, lines, threading.Event()).run()
+    first, second = study.get_trials()
+    assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert second.user_attrs["first"] == 0 and second.params == start_point()
+    assert "trials [0] were left open" in lines.lines[0]
 
 
 def test_the_search_is_in_no_other_job_and_in_no_selection_of_everything() -> None:
