@@ -76,6 +76,10 @@ def slices(results: Mapping[str, Any]) -> bytes:
         axes.plot([best["params"][parameter.name]], [best["value"]], "o", ms=7, mfc="none", color=COLOURS["ridge"])
         if parameter.scale == "log":
             axes.set_xscale("log")
+        ends = parameter.bounds  # in so small axes a decade's own labels would overlap
+        axes.set_xlim(*((ends[0] * 0.8, ends[-1] * 1.25) if ends[0] > 0 else (ends[0] - 0.02, ends[-1] + 0.02)))
+        axes.set_xticks(ends, [f"{end:g}" for end in ends])
+        axes.minorticks_off()
     for axes in panels[len(SPACE) :]:
         axes.set_visible(False)
     figure.supylabel("objective", fontsize=9, color=TEXT)
