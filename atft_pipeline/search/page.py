@@ -23,6 +23,10 @@ _DEFLATED = (
     "without skill would show (Bailey and Lopez de Prado 2014). Pruned and failed trials count as tried; the spread is "
     "that of the complete ones. Below 95 % the best trial is not told from luck."
 )
+_COURSE = (
+    "Pruned trials stand at what they last showed. Importance asks what tells the best tenth of the complete trials "
+    "from the others: with a few dozen trials that is a trial or two, so believe the slices first."
+)
 _TRIALS = "Best first: complete trials by value, then pruned ones, then failed ones, which have no value."
 
 
@@ -30,7 +34,7 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """The whole page as text."""
     sections = {
         "Result": (tiles(_cards(results)), _OBJECTIVE),
-        "Course": (grid(pictures, (HISTORY, IMPORTANCE)), "Pruned trials stand at what they last showed."),
+        "Course": (grid(pictures, (HISTORY, IMPORTANCE)), _COURSE),
         "Parameters": (grid(pictures, (SLICES, PARALLEL)) + _best_table(results), "The best trial is ringed."),
         "Deflated Sharpe": (_deflated_table(results), _DEFLATED),
         "Trials": (_trial_table(results), _TRIALS),
