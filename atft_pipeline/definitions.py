@@ -7,6 +7,7 @@ from atft_pipeline.defs.evaluation import EVALUATION_ASSETS, EVALUATION_CHECKS
 from atft_pipeline.defs.features import FEATURE_ASSETS, FEATURE_CHECKS
 from atft_pipeline.defs.jobs import JOBS
 from atft_pipeline.defs.maintenance import prune_job
+from atft_pipeline.defs.nights import NIGHT_REPORT, SENSORS
 from atft_pipeline.defs.raw import RAW_ASSETS
 from atft_pipeline.defs.raw_checks import RAW_CHECKS
 from atft_pipeline.defs.resources import Pipeline
@@ -16,10 +17,13 @@ from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.defs.training import TRAINING_ASSETS, TRAINING_CHECKS
 
 defs = dg.Definitions(
-    assets=[*RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS, HPO_STUDY],
+    assets=[
+        *RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS, NIGHT_REPORT, HPO_STUDY,
+    ],  # fmt: skip
     asset_checks=[*RAW_CHECKS, *FEATURE_CHECKS, *DATASET_CHECKS, *TRAINING_CHECKS, *EVALUATION_CHECKS],
     jobs=[*JOBS, hpo, prune_job],
     schedules=SCHEDULES,
+    sensors=SENSORS,
     resources={"pipeline": Pipeline(), "training_process": TrainingProcess()},
     executor=dg.in_process_executor,
 )

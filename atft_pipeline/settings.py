@@ -11,8 +11,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+
+TOKYO = timezone(timedelta(hours=9), "JST")
+"""Without daylight saving, so no time-zone database is needed."""
 
 HORIZONS = (1, 2, 3, 5, 10, 20)
 """Label horizons in trading days."""
@@ -115,6 +118,11 @@ class Settings:
     start: date = date(2020, 7, 1)
     end: date | None = date(2024, 6, 28)
     """Last date to build; None means up to today (Tokyo)."""
+    now: datetime | None = None
+    """A time in Tokyo to stand at instead of the machine's clock: rehearsals against an exchange whose clock is set."""
+    late_tries: int = 2
+    """How often a scheduled night asks again for a table that is late, before it fails and the next tick tries."""
+    late_wait_minutes: int = 15
     requests_per_minute: int | None = None
     """None: the plan's own limit."""
     size: MarketSize = field(default_factory=MarketSize)
@@ -122,6 +130,18 @@ class Settings:
     training_preset: str = "demo"
     contract: str = ""
     """Name of a contract of fewer than 306 columns that training shall accept, e.g. `light-216`."""
+
+    def clock(self) -> datetime:
+        """The present time in Tokyo, aware."""
+        return self.now or datetime.now(TOKYO)
+
+    def today(self) -> date:
+        """The newest date that may be asked for: today in Tokyo, or the configured end before it. A simulated market
+        without a clock stands at its end."""
+        if self.end is not None and self.market == "simulated":
+            return self.end
+        present = self.clock().date()
+        return min(self.end, present) if self.end else present
 
     @property
     def lake(self) -> Path:
@@ -174,6 +194,9 @@ class Settings:
             plan_is_set=plan_is_set,
             start=start,
             end=end,
+            now=_moment(env, "ATFT_NOW"),
+            late_tries=_int(env, "ATFT_LATE_TRIES", 2),
+            late_wait_minutes=_int(env, "ATFT_LATE_WAIT_MINUTES", 15),
             requests_per_minute=limit or None,
             size=size,
             thresholds=_thresholds(env),
@@ -214,6 +237,17 @@ def _date(env: Mapping[str, str], name: str, default: date) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise SettingError(f"{name} is {text!r}; write a date as YYYY-MM-DD") from None
+
+
+def _moment(env: Mapping[str, str], name: str) -> datetime | None:
+    text = env.get(name, "")
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingError(f"{name} is {text!r}; write a Tokyo time as YYYY-MM-DDTHH:MM") from None
+    return moment.replace(tzinfo=TOKYO) if moment.tzinfo is None else moment.astimezone(TOKYO)
 
 
 def _thresholds(env: Mapping[str, str]) -> Thresholds:

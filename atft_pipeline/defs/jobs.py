@@ -19,7 +19,12 @@ full_rebuild = dg.define_asset_job(
 nightly = dg.define_asset_job(
     "nightly",
     selection=EVERYTHING,
-    tags=range_tags(MONTHS, NIGHTLY_MONTHS),
+    # Started again when its process died (training resumes), not when a step failed: the next tick decides that.
+    tags={
+        **range_tags(MONTHS, NIGHTLY_MONTHS),
+        "dagster/max_retries": "2",
+        "dagster/retry_on_asset_or_op_failure": "false",
+    },
     description="The months in motion, then everything downstream of them.",
 )
 

@@ -1,14 +1,18 @@
 """The raw tables as assets, one per J-Quants endpoint. Their checks are in `raw_checks.py`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from atft_pipeline.defs.checks import column_schema
+from atft_pipeline.defs.nights import SESSION
 from atft_pipeline.defs.partitions import MONTHS, ONE_RUN, month_of
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.jquants.contents import table_contents, version
+from atft_pipeline.jquants.errors import IncompleteError
 from atft_pipeline.jquants.fetch import ingest_calendar
 from atft_pipeline.jquants.ingest import ingest_table
 from atft_pipeline.jquants.months import MonthReport
@@ -88,6 +92,20 @@ def _describe(context: dg.AssetExecutionContext, report: MonthReport, key: str |
     context.log_event(event)
 
 
+@contextmanager
+def waiting_for_late_rows(settings: Settings, *, is_night: bool) -> Iterator[None]:
+    """In a scheduled night a table that is not out yet is asked again a little later, as often as the settings say.
+
+    Nothing downstream starts meanwhile. A run started by hand fails at once and says what is missing.
+    """
+    try:
+        yield
+    except IncompleteError as error:
+        if not is_night or not settings.late_tries:
+            raise
+        raise dg.RetryRequested(settings.late_tries, seconds_to_wait=60 * settings.late_wait_minutes) from error
+
+
 def raw_table(table: Table) -> dg.AssetsDefinition:
     """The asset of one monthly table."""
     upstream = [raw_calendar.key] + ([dg.AssetKey(["raw", table.covers])] if table.covers else [])
@@ -107,14 +125,17 @@ def raw_table(table: Table) -> dg.AssetsDefinition:
             context.log.info(f"{table.name}: nothing of {', '.join(early)} is published yet")
         months = [month for month in keys if month not in early]
         progress, reports = Progress(table.name, len(months)), []
-        for report in ingest_table(client, pipeline.lake, table, months, last_date=last_date, refetch=config.refetch):
-            progress.add(report)
-            reports.append(report)
-            if report.revision:
-                context.log.warning(report.revision.text)
-            _describe(context, report, keys.get(report.month))
-            if progress.is_due:
-                context.log.info(progress.text(client.requests_free))
+        with waiting_for_late_rows(pipeline.settings, is_night=SESSION in context.run.tags):
+            for report in ingest_table(
+                client, pipeline.lake, table, months, last_date=last_date, refetch=config.refetch
+            ):
+                progress.add(report)
+                reports.append(report)
+                if report.revision:
+                    context.log.warning(report.revision.text)
+                _describe(context, report, keys.get(report.month))
+                if progress.is_due:
+                    context.log.info(progress.text(client.requests_free))
         context.log.info(progress.text(client.requests_free))
         metadata: dict[str, Any] = {"requests_free": client.requests_free, "routes": routes_of(reports)}
         return dg.MaterializeResult(metadata={**progress.totals(), **metadata})

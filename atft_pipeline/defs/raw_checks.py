@@ -1,7 +1,6 @@
 """The checks of the raw tables: one function per table reads its months once and reports all of them."""
 
 from collections.abc import Iterator
-from datetime import datetime
 
 import dagster as dg
 
@@ -10,7 +9,6 @@ from atft_pipeline.defs.partitions import MONTHS, month_of
 from atft_pipeline.defs.raw import PLAN_TABLES
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.jquants.checks.judge import checks_of, judge_table
-from atft_pipeline.jquants.checks.publication import TOKYO
 from atft_pipeline.jquants.table import Table
 
 
@@ -24,7 +22,7 @@ def table_checks(table: Table) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"raw_{table.name}_checks", specs=specs)
     def judge(pipeline: Pipeline) -> Iterator[dg.AssetCheckResult]:
-        now = datetime.now(TOKYO)
+        now = pipeline.settings.clock()
         verdicts = judge_table(
             pipeline.lake, table, present_months(pipeline, table), now=now, end=pipeline.settings.end
         )

@@ -46,14 +46,14 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def last_date(self) -> date:
-        """The newest date that may be asked for: the configured end, or today in Tokyo."""
-        return self.settings.end or datetime.now(TOKYO).date()
+        """The newest date that may be asked for: the configured end, or today in Tokyo if that is earlier."""
+        return self.settings.today()
 
     def asked_until(self, table: Table) -> date:
         """The newest date to ask `table` for: of real data only what is published by now, as options come at night."""
         if self.settings.market == "simulated":
             return self.last_date
-        return asked_until(table, self.last_date, sessions_of(self.lake), datetime.now(TOKYO))
+        return asked_until(table, self.last_date, sessions_of(self.lake), self.settings.clock())
 
     @property
     def now(self) -> datetime | None:
@@ -62,7 +62,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings = self.settings
         if settings.market == "simulated":
             return None
-        now = datetime.now(TOKYO) - timedelta(days=get_plan(settings.plan).hidden_days)
+        now = settings.clock() - timedelta(days=get_plan(settings.plan).hidden_days)
         return min(now, datetime.combine(settings.end, time.max, TOKYO)) if settings.end else now
 
     @contextmanager
@@ -110,4 +110,5 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _connected(settings: Settings, plan: str) -> Client:
         # The key is read from the environment there, never from `overrides`, which the UI shows.
         limits = settings.lake / "requests.json"
-        return connect(settings.base_url, "", plan, settings.requests_per_minute, limits_file=limits)
+        today = settings.clock().date()
+        return connect(settings.base_url, "", plan, settings.requests_per_minute, limits_file=limits, today=today)
