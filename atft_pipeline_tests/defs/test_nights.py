@@ -12,13 +12,14 @@ from atft_pipeline.defs.jobs import nightly
 from atft_pipeline.defs.nights import MISSED, NIGHT_REPORT, SENSORS, SESSION, report_failure, report_success
 from atft_pipeline.defs.partitions import RANGE_END, RANGE_START
 from atft_pipeline.defs.raw import waiting_for_late_rows
+from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.defs.schedules import nightly_schedule, weekly_retrain_schedule
 from atft_pipeline.jquants.errors import IncompleteError
-from atft_pipeline.jquants.tables import CALENDAR, partition_path
+from atft_pipeline.jquants.tables import CALENDAR, TABLES, partition_path
 from atft_pipeline.lake.store import write_table
 from atft_pipeline.nights.alerts import SLACK, WEBHOOK, read_alerts
 from atft_pipeline.nights.record import read_log
-from atft_pipeline.settings import TOKYO, Settings
+from atft_pipeline.settings import TOKYO, SettingError, Settings
 from atft_pipeline_tests.nights.test_alerts import SECRET, listening
 
 
@@ -209,3 +210,16 @@ def test_a_late_table_is_asked_again_in_the_same_run() -> None:
                 raise IncompleteError("not out", endpoint="/x", request="", status=200)
 
     assert dg.materialize([table], instance=dg.DagsterInstance.ephemeral()).success and len(tries) == 3
+
+
+def test_the_pipeline_stands_at_the_time_that_is_set(stored: Path) -> None:
+    """Newest dates, what is asked of late tables, and freshness go by it; a wrong one is refused by name."""
+    evening = Pipeline(overrides={"ATFT_NOW": "2024-05-08T19:30", "ATFT_END": "2024-06-28"})
+    assert evening.last_date == date(2024, 5, 8)
+    assert evening.now == datetime(2024, 5, 8, 19, 30, tzinfo=TOKYO)
+    asked = {name: evening.asked_until(TABLES[name]) for name in ("bars_daily", "options_225")}
+    assert asked == {"bars_daily": date(2024, 5, 8), "options_225": date(2024, 5, 7)}
+    past_its_end = Pipeline(overrides={"ATFT_NOW": "2024-07-08T19:30", "ATFT_END": "2024-06-28"})
+    assert past_its_end.last_date == date(2024, 6, 28)
+    with pytest.raises(SettingError, match="ATFT_NOW"):
+        Settings.from_env({"ATFT_NOW": "yesterday"})

@@ -1,4 +1,5 @@
-"""The UI in a real browser: the asset graph with its groups, and a materialisation launched by hand that succeeds.
+"""The UI in a real browser: the asset graph with its groups, a materialisation launched by hand that succeeds and is
+reported by the sensor, and pictures of the asset pages and of the report (data/screenshots, or ATFT_SCREENSHOTS).
 
 Needs Debian's chromium and chromium-driver (any Chromium on the PATH with its driver will do).
 """
@@ -34,6 +35,11 @@ QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--window-size=1700,1100",
 )  # fmt: skip
+SHOWN = {
+    "market_panel": "dates", "dataset": "null share", "normalization_stats": "most clipped", "model": "learning curve",
+    "evaluation": "summary", "promotion": "challenger", "predictions": "run_id", "night_report": "outcome",
+}  # fmt: skip
+"""Asset page -> what its metadata must show."""
 GROUPS = ("raw", "panel", "features", "dataset", "training", "evaluation")
 
 if not (BROWSER and DRIVER):
@@ -43,9 +49,14 @@ if not (BROWSER and DRIVER):
 
 
 @pytest.fixture
-def address(finished: Workplace, tmp_path: Path) -> Iterator[str]:
-    """`dagster dev` over a copy of the finished workplace, on a free port."""
-    place = finished.copy(tmp_path / "place")
+def place(finished: Workplace, tmp_path: Path) -> Workplace:
+    """A copy of the finished workplace."""
+    return finished.copy(tmp_path / "place")
+
+
+@pytest.fixture
+def address(place: Workplace) -> Iterator[str]:
+    """`dagster dev` over the workplace, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,9 +107,10 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         driver.quit()
 
 
-def test_the_graph_is_shown_and_a_materialisation_succeeds(address: str, browser: webdriver.Chrome) -> None:
-    pictures = Path(os.environ.get("ATFT_SCREENSHOTS", "data/screenshots"))
-    pictures.mkdir(parents=True, exist_ok=True)
+def test_the_graph_is_shown_and_a_materialisation_succeeds(
+    address: str, place: Workplace, browser: webdriver.Chrome
+) -> None:
+    pictures = _pictures()
     browser.get(f"{address}/asset-groups")
     page = WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException])  # the page redraws itself
     page.until(lambda driver: all(group in _text(driver) for group in GROUPS))
@@ -110,11 +122,38 @@ def test_the_graph_is_shown_and_a_materialisation_succeeds(address: str, browser
     run_id = _wait(lambda: next(iter(set(_runs(address)) - set(before)), None), 60, "no run was launched")
     status = _wait(lambda: _done(_runs(address)[run_id]), 120, "the run did not end")
     assert status == "SUCCESS"
-    for name in ("dataset", "model", "evaluation"):
+    told = place.lake / "nights" / f"{run_id}.md"
+    _wait(told.exists, 120, "no sensor reported the run")
+    assert "succeeded" in told.read_text()
+    for name, said in SHOWN.items():
         browser.get(f"{address}/assets/{name}")
-        page.until(lambda driver, name=name: name in _text(driver))
-        time.sleep(3)
+        page.until(lambda driver, said=said: said in _text(driver))
+        time.sleep(2)
         browser.save_screenshot(str(pictures / f"{name}.png"))
+    browser.get(f"{address}/assets/dataset?view=checks")
+    page.until(lambda driver: "exact_columns" in _text(driver) and "not_too_good" in _text(driver))
+    browser.save_screenshot(str(pictures / "dataset_checks.png"))
+
+
+def test_the_report_opens_and_is_complete(finished: Workplace, browser: webdriver.Chrome) -> None:
+    """From its file, without a server or a network: every picture is drawn, nothing is asked of anybody."""
+    (report,) = (finished.lake / "evaluation").glob("*/report.html")
+    browser.get(report.as_uri())
+    broken = browser.execute_script(
+        "return [...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.alt)"
+    )
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert broken == [] and [name for name in asked if not name.startswith(("data:", "file:"))] == []
+    assert "rankic" in _text(browser) and len(browser.find_elements(By.TAG_NAME, "table")) > 3
+    height = int(browser.execute_script("return document.documentElement.scrollHeight"))
+    browser.set_window_size(1300, min(height + 200, 16_000))
+    browser.save_screenshot(str(_pictures() / "report.png"))
+
+
+def _pictures() -> Path:
+    folder = Path(os.environ.get("ATFT_SCREENSHOTS", "data/screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _text(driver: webdriver.Chrome) -> str:
