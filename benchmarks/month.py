@@ -1,8 +1,9 @@
 """A simulated month: twenty weekdays against an exchange whose clock advances, with faults planted on the way.
 
-    python benchmarks/month.py [--nights 20] [--stocks 220] [--out FILE] [--folder DIR]
+    python benchmarks/month.py [--first 2024-01-04] [--nights 20] [--stocks 220] [--market DIR] [--folder DIR]
+        [--out FILE]
 
-The history is built at the end of 2023. Then each weekday's ticks of `nightly_schedule` (19:30, 23:30, 08:30) are
+The history is built the evening before. Then each weekday's ticks of `nightly_schedule` (19:30, 23:30, 08:30) are
 evaluated as the scheduler would, at the exchange's time; a requested run is executed in this process with the
 schedule's own tags, and reported as the sensors do. Planted, in exchange time: a holiday, prices that come hours late,
 a corrected price, two days on which the machine is down, prices without a column for a day and a half, a new column,
@@ -32,7 +33,6 @@ from atft_pipeline.settings import TOKYO, MarketSize, Settings
 
 SIZE = MarketSize(stocks=220, start=date(2021, 6, 1), end=date(2024, 1, 31), seed=3)
 """As small as every column allows: sector ranks need 20 sectors of five, some statement columns two fiscal years."""
-HISTORY_AT = datetime(2023, 12, 29, 19, 30)
 FIRST = date(2024, 1, 4)
 TICKS = ((0, 19, 30), (0, 23, 30), (1, 8, 30))
 """Days after the session, hour, minute: ticks of `nightly_schedule`."""
@@ -87,7 +87,6 @@ class Month:
         home.mkdir(parents=True)
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
         self.instance = dg.DagsterInstance.from_config(str(home))
-        self.failed_before = 0
 
     def stand_at(self, moment: datetime) -> None:
         os.environ["ATFT_NOW"] = moment.isoformat(timespec="minutes")
@@ -142,15 +141,20 @@ def revised_code(market: Path) -> str:
     raise SystemExit(f"no price of {REVISED} in {market}")
 
 
-def live(month: Month, nights: int) -> Iterator[dict[str, Any]]:
+def evening_before(first: date) -> datetime:
+    """When the history is built."""
+    return datetime.combine(first - timedelta(days=1), datetime.min.time()).replace(hour=19, minute=30)
+
+
+def live(month: Month, first: date, nights: int) -> Iterator[dict[str, Any]]:
     """The history, then one row a tick that did something."""
     from atft_pipeline.defs.jobs import full_rebuild
 
-    month.stand_at(HISTORY_AT)
+    month.stand_at(evening_before(first))
     began = time.monotonic()
     record = month.execute(full_rebuild.name, {})
-    yield _row(HISTORY_AT, "history", record.outcome, "full_rebuild", record, began)
-    for day in weekdays(FIRST, nights):
+    yield _row(evening_before(first), "history", record.outcome, "full_rebuild", record, began)
+    for day in weekdays(first, nights):
         for later, hour, minute in TICKS:
             moment = datetime.combine(day + timedelta(days=later), datetime.min.time()).replace(
                 hour=hour, minute=minute
@@ -187,8 +191,10 @@ def wrong(account: list[tuple[date, bool, str]]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=date.fromisoformat, default=FIRST)
     parser.add_argument("--nights", type=int, default=20)
     parser.add_argument("--stocks", type=int, default=SIZE.stocks)
+    parser.add_argument("--market", type=Path, help="the market's folder (default: in --folder)")
     parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -197,24 +203,24 @@ def main() -> int:
     size = MarketSize(stocks=options.stocks, start=SIZE.start, end=SIZE.end, seed=SIZE.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        ensure_market(size, folder / "market")
-        revision = (
-            f"correct:bars_daily:since={REVISED_AT}:date={REVISED}:code={revised_code(folder / 'market')}:factor=1.02"
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        market, start = options.market or folder / "market", evening_before(options.first)
+        ensure_market(size, market)
+        revision = f"correct:bars_daily:since={REVISED_AT}:date={REVISED}:code={revised_code(market)}:factor=1.02"
         with (
             running_exchange(
-                folder / "market", requests_per_minute=100_000, today=HISTORY_AT, faults=FAULTS, revisions=(revision,)
+                market, requests_per_minute=100_000, today=start, faults=FAULTS, revisions=(revision,)
             ) as exchange,
             (folder / "dagster.log").open("w") as log,
         ):
-            found = {"market": size.name, **run(exchange, folder, options.nights, log)}
+            found = {"market": size.name, **run(exchange, folder, options.first, options.nights, log)}
     print(json.dumps({k: found[k] for k in ("market", "nights", "seconds", "wrong")}))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1, default=str) + "\n")
     return 1 if found["wrong"] else 0
 
 
-def run(exchange: Exchange, folder: Path, nights: int, log: Any) -> dict[str, Any]:
+def run(exchange: Exchange, folder: Path, first: date, nights: int, log: Any) -> dict[str, Any]:
     from atft_pipeline.jquants.checks.coverage import sessions_of
     from atft_pipeline.nights.__main__ import models_of
     from atft_pipeline.nights.alerts import read_alerts
@@ -223,15 +229,15 @@ def run(exchange: Exchange, folder: Path, nights: int, log: Any) -> dict[str, An
     began, rows = time.monotonic(), []
     with redirect_stderr(log):
         month = Month(exchange, folder)
-        for row in live(month, nights):
+        for row in live(month, first, nights):
             rows.append(row)
             print(f"{row['clock']}  {row['seconds']:5.1f} s  {row['planted']:50}  {row['outcome'][:150]}", flush=True)
             if row["outcome"] == "skipped":
                 print(f"{'':27}{row['why']}")
             for text in row["revisions"]:
                 print(f"{'':27}revision: {text[:150]}")
-    lake, last = month.lake, weekdays(FIRST, nights)[-1]
-    known = account(sessions_of(lake), models_of(lake), read_log(lake), FIRST, last)
+    lake, last = month.lake, weekdays(first, nights)[-1]
+    known = account(sessions_of(lake), models_of(lake), read_log(lake), first, last)
     print()
     for day, has, why in known:
         print(f"{day}  {'predictions' if has else 'NONE       '}  {why[:170]}")

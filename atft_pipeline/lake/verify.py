@@ -209,6 +209,9 @@ def _of_run(path: Path) -> Iterator[tuple[Path, Check | None]]:
     if read_json(path)["state"] == "complete":
         for name in ("metrics_summary.json", "scores.npy", "quantiles.npy", "ckpt/final.pt"):
             yield path.parent / name, None
+        uncertainty = path.parent / "uncertainty.npy"
+        if uncertainty.exists():  # a run without dropout passes has none
+            yield uncertainty, None
 
 
 def _require_hash(path: Path, said: str, found: str) -> None:

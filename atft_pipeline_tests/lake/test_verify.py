@@ -45,6 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = lake / "runs" / RUN
     write_array(run / "scores.npy", np.ones((4, 3)))
     write_array(run / "quantiles.npy", np.ones((4, 3)))
+    write_array(run / "uncertainty.npy", np.ones((2, 4, 3)))
     write_json(run / "metrics_summary.json", {"IC": 0.1})
     write_json(run / "status.json", {"state": "complete"})
     (run / "ckpt").mkdir()
@@ -56,7 +57,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(lake / "evaluation" / RUN / "verdict.json", {"passed": True})
     for name in ("plan.json", "requests.json", "runs/memory.json"):
         write_json(lake / name, {})
-    (lake / "revisions").mkdir()
+    (lake / "nights").mkdir()
+    (lake / "nights" / "some-run.md").write_text("# nightly\n")
+    for room in ("revisions", "alerts"):
+        (lake / room).mkdir()
+    (lake / "alerts" / "alerts.jsonl").write_text('{"kind": "run_failed"}\n')
     (lake / "revisions" / "topix.jsonl").write_text('{"month": "2024-01"}\n')
     return lake
 

@@ -77,10 +77,16 @@ class Workplace:
 
 
 @pytest.fixture(scope="session")
-def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the one market."""
+    folder = tmp_path_factory.mktemp("exchange") / "market"
+    ensure_market(SIZE, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exchange(market: Path) -> Iterator[Exchange]:
     """The market's exchange, for the whole session."""
-    market = tmp_path_factory.mktemp("exchange") / "market"
-    ensure_market(SIZE, market)
     with running_exchange(market, requests_per_minute=100_000, api_key=KEY) as served:
         yield served
 
