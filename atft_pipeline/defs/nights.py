@@ -161,10 +161,14 @@ def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun, entries: Sequence[A
 
 
 def _cause(error: Any) -> str:
-    """The innermost error in one line, without its class path."""
-    while error is not None and error.cause is not None:
+    """The error inside Dagster's own wrapping, in one line, without its class path."""
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
         error = error.cause
-    return _first_line(error.message) if error is not None else "no reason was recorded"
+    if error is None:
+        return "no reason was recorded"
+    if error.cls_name == "DagsterExecutionInterruptedError":
+        return "interrupted: somebody stopped the run, or its machine went down; the next try resumes"
+    return _first_line(error.message)
 
 
 def _first_line(text: str) -> str:

@@ -23,6 +23,8 @@ from pathlib import Path
 import polars as pl
 
 from atft_pipeline.exchange.clock import MarketClock
+from atft_pipeline.exchange.distortions import distort_answer, distort_page
+from atft_pipeline.exchange.faults import Fault
 from atft_pipeline.exchange.file_faults import FileFaults
 from atft_pipeline.exchange.plans import Plan
 from atft_pipeline.exchange.revisions import Revision
@@ -202,7 +204,8 @@ class BulkFiles:
         return max((change for change in changes if change), default=None)
 
     def _made(self, file: BulkFile) -> bytes | None:
-        state = tuple(str(revision) for revision in [*self._view.in_force(file.table), *self._rewrites(file)])
+        changes = [*self._view.in_force(file.table), *self._rewrites(file), *self._of_day(file)]
+        state = tuple(str(change) for change in changes)
         key = (file, self._clock.now, state)
         with self._mutex:
             if key in self._kept:
@@ -217,7 +220,12 @@ class BulkFiles:
 
     def _rows(self, file: BulkFile) -> bytes | None:
         rows = self._view.rows(file.table, Query(first=file.first, last=file.last), self._rewrites(file))
+        endpoint, faults = self._tables[file.table].endpoint, self._of_day(file)
+        rows = distort_page(distort_answer(rows, endpoint, faults), endpoint, faults)
         return csv_gz(rows) if rows.height else None
+
+    def _of_day(self, file: BulkFile) -> list[Fault]:
+        return self._faults.of_day(file.table, file.first) if file.first == file.last else []
 
     def _rewrites(self, file: BulkFile) -> list[Revision]:
         return self._faults.rewrites(file.table, file.first, file.last)

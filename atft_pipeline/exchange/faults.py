@@ -213,6 +213,19 @@ class FaultBoard:
             self._met = [0] * len(self._faults)
             self._recent = [Recent(fault.duration) for fault in self._faults]
 
+    def holding(self, table: str, query: Query, now: datetime | None, kinds: Collection[str]) -> list[Fault]:
+        """Faults of `kinds` that hold for as long as they act, so that no request is counted."""
+        with self._mutex:
+            return [
+                fault
+                for fault in self._faults
+                if fault.kind in kinds
+                and fault.times is None
+                and not fault.after
+                and fault.acts(now)
+                and fault.matches(table, query, 1)
+            ]
+
     def take(
         self,
         table: str,

@@ -10,6 +10,8 @@ from atft_pipeline.exchange.faults import Fault, FaultBoard
 from atft_pipeline.exchange.revisions import Revision
 from atft_pipeline.exchange.tables import Query
 
+_OF_DAYS = ("late", "drop_column", "extra_column")
+"""Faults of rows and columns that the files of single days show as the pages do."""
 _REWRITTEN_AFTER = timedelta(days=7)
 """When a file is said to be rewritten, counted from the changed day, where the fault names no time."""
 
@@ -34,6 +36,10 @@ class FileFaults:
     def hits(self, kind: str, table: str, first: date, last: date) -> bool:
         """Whether a fault of this kind meets a request for the file of [first, last]; counts the request."""
         return bool(self._take(table, Query(first=first, last=last), kind))
+
+    def of_day(self, table: str, day: date) -> list[Fault]:
+        """The faults that the file of a single day shows too: what is late or has other columns is so in any form."""
+        return self._board.holding(table, Query(first=day, last=day), self._clock.now, _OF_DAYS)
 
     def list_anew(self, tables: Sequence[str]) -> None:
         """A list of these tables' files is asked for: which of them are rewritten by now holds until the next list."""

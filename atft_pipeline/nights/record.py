@@ -15,7 +15,7 @@ from typing import Any
 
 from atft_pipeline.lake.store import replacing
 
-REASON = 400
+REASON = 900
 """Characters of a reason in the log and on the page; the whole error is in the run's own log."""
 
 

@@ -38,7 +38,7 @@ def late() -> None:
     try:
         raise IncompleteError("bars of 2024-01-10 are not out", endpoint="/x", request="", status=200)
     except IncompleteError as error:
-        raise ValueError("wrapped") from error
+        raise ValueError("prices are late: look at raw/bars_daily") from error
 
 
 def check(name: str, passed: bool, severity: dg.AssetCheckSeverity, blocking: bool) -> dg.AssetChecksDefinition:
@@ -105,13 +105,13 @@ def test_a_blocked_run_names_the_check_and_what_did_not_run(lake: Path, monkeypa
     assert "Not run because of them: predictions" in page.read_text()
 
 
-def test_a_failed_step_gives_its_innermost_cause_and_a_dead_webhook_fails_nothing(
+def test_a_failed_step_gives_its_own_words_and_a_dead_webhook_fails_nothing(
     lake: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with listening(500) as (hook, _):
         monkeypatch.setenv(SLACK, hook)
         instance = ran(report_failure, bars, late)
-    assert read_log(lake)[0]["outcome"] == "no predictions: late: bars of 2024-01-10 are not out"
+    assert read_log(lake)[0]["outcome"] == "no predictions: late: ValueError: prices are late: look at raw/bars_daily"
     logged = json.dumps([str(entry) for run in instance.get_runs() for entry in instance.all_logs(run.run_id)])
     written = " ".join(path.read_text() for path in lake.rglob("*") if path.is_file())
     assert SECRET not in logged + written + "".join(capfd.readouterr())

@@ -95,6 +95,30 @@ def test_a_file_written_anew_has_other_content_and_a_newer_date_under_the_same_k
     assert (tmp_path / "file.csv.gz").stat().st_size == after[MAY][1]
 
 
+def test_what_is_late_or_has_other_columns_is_so_in_the_days_files_too(market: Path, tmp_path: Path) -> None:
+    """Until the clock says otherwise; other days' files and past months stay as they are."""
+    app = create_app(market, plan="standard", api_keys={wire.KEY}, now=datetime(2024, 5, 10, 19))
+    live = "equities/bars/daily/live/equities_bars_daily_202405{:02d}.csv.gz".format
+    exchange: Exchange = app.state.exchange
+    inject(
+        exchange, "late:bars_daily:date=2024-05-10:until=2024-05-10T22:00",
+        "drop_column:bars_daily:column=C:until=2024-05-10T23:00", "extra_column:bars_daily:column=Novel",
+    )  # fmt: skip
+    with wire.serving(app) as url:
+        client = wire.official_client(url)
+        early = listed(client)
+        assert live(9) in early and live(10) not in early
+        with pytest.raises(HTTPError, match="does not exist"):
+            content(client, live(10), tmp_path)
+        columns = content(client, live(9), tmp_path).columns
+        assert "C" not in columns and "Novel" in columns
+        assert "C" in content(client, APRIL, tmp_path).columns
+        exchange.clock.set(datetime(2024, 5, 10, 23))
+        later = listed(client)
+        assert content(client, live(10), tmp_path).height == 5 and later[live(9)] != early[live(9)]
+        assert "C" in content(client, live(9), tmp_path).columns
+
+
 def test_the_list_itself_can_fail(client: ClientV2, exchange: Exchange) -> None:
     inject(exchange, "503:bulk:times=1", "truncate:bulk:after=1:times=1", "malformed:bulk:after=2:times=1")
     for error in (HTTPError, ChunkedEncodingError, JSONDecodeError):
