@@ -18,8 +18,14 @@ from atft_pipeline.defs.training import TRAINING_ASSETS, TRAINING_CHECKS
 
 defs = dg.Definitions(
     assets=[
-        *RAW_ASSETS, *FEATURE_ASSETS, *DATASET_ASSETS, *TRAINING_ASSETS, *EVALUATION_ASSETS, NIGHT_REPORT, HPO_STUDY,
-    ],  # fmt: skip
+        *RAW_ASSETS,
+        *FEATURE_ASSETS,
+        *DATASET_ASSETS,
+        *TRAINING_ASSETS,
+        *EVALUATION_ASSETS,
+        NIGHT_REPORT,
+        HPO_STUDY,
+    ],
     asset_checks=[*RAW_CHECKS, *FEATURE_CHECKS, *DATASET_CHECKS, *TRAINING_CHECKS, *EVALUATION_CHECKS],
     jobs=[*JOBS, hpo, prune_job],
     schedules=SCHEDULES,
