@@ -1,4 +1,4 @@
-"""Three weekdays of `benchmarks/month.py`: a holiday, a plain night, and one whose prices come late but in time."""
+"""One weekday of `benchmarks/month.py`: its prices come late, but in time. Skipped holidays are in defs/test_nights.py."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ import pytest
 from atft_pipeline.lake.verify import verify_lake
 from atft_pipeline_tests.whole.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nights")]
 
 
-def test_a_holiday_is_skipped_and_a_late_night_is_repaired(market: Path, tmp_path: Path) -> None:
+def test_a_late_night_is_repaired(market: Path, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JQUANTS_", "ATFT_", "DAGSTER_"))}
     out = tmp_path / "month.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "month.py"), "--first", "2024-01-08", "--nights", "3"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "month.py"), "--first", "2024-01-10", "--nights", "1"]
     command += ["--market", str(market), "--folder", str(tmp_path), "--out", str(out)]
     done = subprocess.run(
         command, env=kept | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(out.read_text())
-    assert [(day, has) for day, has, _ in found["sessions"]] == [("2024-01-09", True), ("2024-01-10", True)]
+    assert [(day, has) for day, has, _ in found["sessions"]] == [("2024-01-10", True)]
     ticks = {row["clock"]: row for row in found["ticks"]}
-    assert ticks["2024-01-08T19:30"]["outcome"] == "skipped" and "no trading day" in ticks["2024-01-08T19:30"]["why"]
     late = ticks["2024-01-10T19:30"]["outcome"]
     assert late.startswith("no predictions") and "bars" in late and "2024-01-10" in late
     assert ticks["2024-01-10T23:30"]["predictions"] == "2024-01-10"
     assert found["alerts"]["run_failed"] == 1
     lake = tmp_path / "data" / "jquants"
-    assert verify_lake(lake).faults == [] and len(list((lake / "nights").glob("*.md"))) == 4
+    assert verify_lake(lake).faults == [] and len(list((lake / "nights").glob("*.md"))) == 3
