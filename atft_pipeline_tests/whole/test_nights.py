@@ -1,4 +1,4 @@
-"""One weekday of `benchmarks/month.py`: its prices come late, but in time. Skipped holidays are in defs/test_nights.py."""
+"""One weekday of `benchmarks/month.py`: prices late, but in time. Holidays: defs/test_nights.py."""
 
 from __future__ import annotations
 
