@@ -169,9 +169,10 @@ class Trainer:
         if last.exists():
             state = checkpoint.load(last, self.device)
             progress = Progress(**state["progress"])
+            # Of a finished phase too: a run killed before the next phase's first checkpoint draws on from here.
+            checkpoint.restore_random_state(state["random"])
             if not progress.finished:
                 self.model.load_state_dict(state["model"])
-                checkpoint.restore_random_state(state["random"])
                 self._state = state
                 self.reporter.line(
                     f"phase {phase.number} ({phase.name}): resuming at stage {progress.stage + 1}, "
@@ -218,7 +219,7 @@ class Trainer:
             optimiser.load_state_dict(self._state["optimiser"])
         shown = {k: v for k, v in stage.weights.as_dict().items() if v}
         self.reporter.line(f"phase {phase.number} ({phase.name}), stage {stage.name}: effective loss weights {shown}")
-        while progress.epoch < stage.epochs:
+        while progress.epoch < stage.epochs and not _out_of_patience(phase, stage, progress):
             freeze(self.model, stage, progress.epoch)
             started = time.monotonic()
             self._train_epoch(phase, stage, progress, groups, optimiser, loss)
@@ -238,9 +239,8 @@ class Trainer:
             self._publish(record, progress)
             if self.heartbeat.sampler.is_idle():
                 self.reporter.line("the GPU is mostly idle: try mode=resident, more dates_per_step, a larger preset")
-            if stage.monitored and phase.patience is not None and progress.epochs_without_gain >= phase.patience:
-                self.reporter.line(f"phase {phase.number}: no gain for {phase.patience} epochs, stopping early")
-                break
+        if _out_of_patience(phase, stage, progress):
+            self.reporter.line(f"phase {phase.number}: no gain for {phase.patience} epochs, stopping early")
 
     # One epoch
 
@@ -428,3 +428,10 @@ class Trainer:
         """Training dates with a full window before them."""
         part = self.panel.part("train")
         return range(max(part.start, self.config.sequence_length - 1), part.stop)
+
+
+def _out_of_patience(phase: Phase, stage: Stage, progress: Progress) -> bool:
+    """Whether the stage ends early. Asked before an epoch, so that a run killed just after the last one stops too."""
+    if not stage.monitored or phase.patience is None or not progress.epoch:
+        return False
+    return progress.epochs_without_gain >= phase.patience

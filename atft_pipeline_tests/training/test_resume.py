@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,11 +22,13 @@ from atft_pipeline.training import checkpoint
 from atft_pipeline.training.__main__ import main
 from atft_pipeline.training.faults import Busy
 from atft_pipeline.training.monitor import Heartbeat
+from atft_pipeline.training.phases import Phase
 from atft_pipeline.training.runs import LOCK_NAME, exclusive
 from atft_pipeline.training.supervisor import run_training
-from atft_pipeline_tests.training.conftest import Lines, tiny_config
+from atft_pipeline_tests.training.conftest import Lines, make_trainer, tiny_config
+from atft_pipeline_tests.training.kills import differences
 
-SETTINGS = {"dates_per_step": 2, "checkpoint_every": 3, "epochs": (1, 1, 4, 1, 1), "dropout": 0.2}
+SETTINGS = {"dates_per_step": 2, "checkpoint_every": 3, "epochs": (1, 1, 4, 1, 1), "dropout": 0.2, "mode": "resident"}
 """Twenty steps an epoch and a checkpoint every three, so that a kill falls between two checkpoints; four epochs in the
 phase that is killed, so that a slow test process cannot miss it."""
 PATIENCE_SECONDS = 60.0
@@ -61,13 +64,8 @@ def in_the_middle_of(phase: int, place: tuple[int, int, int]) -> bool:
     return place[0] == phase and place[2] > 0
 
 
-def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k != "throughput"}
-
-
-def test_t35_kill_9_in_the_middle_of_phase_1_and_resume_give_the_same_run_bit_for_bit(
-    tiny: Path, tmp_path: Path
-) -> None:
+def test_t35_kill_9_twice_and_resume_give_the_same_run_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
+    """First in the middle of phase 1, then wherever a random moment falls."""
     config_file = tmp_path / "config.json"
     config_file.write_text(tiny_config(**SETTINGS).to_json())
     whole = run_training(tiny, tmp_path / "whole", tiny_config(**SETTINGS), Lines())
@@ -78,19 +76,55 @@ def test_t35_kill_9_in_the_middle_of_phase_1_and_resume_give_the_same_run_bit_fo
     assert child.wait() == -signal.SIGKILL
     assert position(runs)[0] == 1
     child = start(tiny, runs, config_file)
+    wait_for(lambda: pid_of_heartbeat(runs) == child.pid, child)
+    time.sleep(random.Random().uniform(0, 1))
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child = start(tiny, runs, config_file)
     output = child.communicate(timeout=PATIENCE_SECONDS)[0]
     assert child.returncode == 0 and "resuming at stage" in output, output
     resumed = runs / "last"
     assert resumed.resolve().name == whole.run_id
-    for name in ("final.pt", "phase0/best.pt", "phase3/last.pt"):
-        a, b = (checkpoint.load(folder / "ckpt" / name)["model"] for folder in (whole.path, resumed))
-        assert all(torch.equal(a[k], b[k]) for k in a), name
-    histories = [
-        [comparable(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (whole.path, resumed)
-    ]
-    assert histories[0] == histories[1]
-    np.testing.assert_array_equal(np.load(whole.scores), np.load(resumed / "scores.npy"))
+    assert differences(whole.path, resumed) == []
+
+
+def pid_of_heartbeat(runs: Path) -> int:
+    return int(json.loads((runs / "last" / "heartbeat.json").read_text())["pid"])
+
+
+def test_t35_a_run_that_died_between_two_phases_goes_on_bit_for_bit(
+    tiny: Path, tmp_path: Path, finished: tuple[Path, Lines]
+) -> None:
+    """The next phase has no checkpoint yet: its weights and its random numbers come from the one before."""
+
+    def die(phase: Phase, progress: checkpoint.Progress) -> None:
+        if phase.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tiny, tmp_path).train(after_phase=die)
+    folder = run_training(tiny, tmp_path, tiny_config(), Lines())
+    assert differences(finished[0], folder.path) == []
+
+
+def test_t35_a_run_that_died_after_its_last_patient_epoch_trains_no_further(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": (1, 0, 6, 0, 0), "patience": 2, "min_delta": 10.0, "mc_samples": 0}
+    first = make_trainer(tiny, tmp_path, **settings)
+    publish = first._publish
+
+    def die(record: dict[str, Any], progress: checkpoint.Progress) -> None:
+        publish(record, progress)
+        if progress.epochs_without_gain == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(first, "_publish", die)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = make_trainer(tiny, tmp_path, **settings)
+    resumed.train()
+    assert [(r["phase"], r["epoch"]) for r in resumed.history] == [(0, 1), (1, 1), (1, 2)]
 
 
 def test_sigint_saves_a_checkpoint_and_exits_130(tiny: Path, tmp_path: Path) -> None:
@@ -198,8 +232,6 @@ def test_t42_the_heartbeat_goes_on_while_the_work_says_nothing(tmp_path: Path) -
 
 
 def test_a_checkpoint_restores_every_random_generator() -> None:
-    import random
-
     checkpoint.seed_everything(3)
     state = checkpoint.random_state()
     drawn = random.random(), np.random.normal(size=3).tolist(), torch.rand(3).tolist()
