@@ -31,7 +31,7 @@ demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; print
 	$(BIN)/python -m atft_pipeline.demo
 
 test: $(DEV)  ## All tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
 	$(BIN)/python -m atft_pipeline.defs.maintenance sweep
