@@ -100,6 +100,24 @@ class Thresholds:
     """Trading days by which the newest date may lag behind the prices that are published."""
 
 
+@dataclass(frozen=True)
+class WalkForward:
+    """How the walk-forward evaluation cuts the calendar, and what it trains in each fold. All lengths in trading days."""
+
+    folds: int = 5
+    """Refits; the newest ones where `refit` is `year`."""
+    refit: str = "days"
+    """`days`: test spans of `test_days`, the last one ending at the newest date. `year`: calendar years."""
+    test_days: int = 63
+    valid_days: int = 126
+    min_train_days: int = 504
+    """Fewest training dates of the first fold. The demo's four years leave 438 beside five folds, so it asks for 378."""
+    seeds: tuple[int, ...] = (7, 8, 9)
+    """One model per fold and seed: below three seeds no claim. The demo takes one."""
+    workers: int = 1
+    """Folds at a time, each in processes of its own with the preset's threads. One GPU, or two cores: one."""
+
+
 def default_data_dir() -> Path:
     return Path(__file__).resolve().parent.parent / "data"
 
@@ -128,6 +146,7 @@ class Settings:
     size: MarketSize = field(default_factory=MarketSize)
     thresholds: Thresholds = field(default_factory=Thresholds)
     training_preset: str = "demo"
+    walk_forward: WalkForward = field(default_factory=WalkForward)
     contract: str = ""
     """Name of a contract of fewer than 306 columns that training shall accept, e.g. `light-216`."""
 
@@ -201,6 +220,7 @@ class Settings:
             size=size,
             thresholds=_thresholds(env),
             training_preset=env.get("ATFT_TRAINING_PRESET", "demo" if market == "simulated" else "small"),
+            walk_forward=_walk_forward(env, market == "simulated"),
             contract=env.get("ATFT_CONTRACT", ""),
         )
 
@@ -248,6 +268,30 @@ def _moment(env: Mapping[str, str], name: str) -> datetime | None:
     except ValueError:
         raise SettingError(f"{name} is {text!r}; write a Tokyo time as YYYY-MM-DDTHH:MM") from None
     return moment.replace(tzinfo=TOKYO) if moment.tzinfo is None else moment.astimezone(TOKYO)
+
+
+def _walk_forward(env: Mapping[str, str], simulated: bool) -> WalkForward:
+    """Any field can be set as ATFT_WALK_<NAME>; seeds as 7,8,9."""
+    default = WalkForward(min_train_days=378, seeds=(7,)) if simulated else WalkForward()
+    known = {f"ATFT_WALK_{f.name.upper()}": f.name for f in fields(WalkForward)}
+    for name in (n for n in env if n.startswith("ATFT_WALK_")):
+        if name not in known:
+            raise SettingError(f"{name} is not a setting of the walk-forward; known: {', '.join(sorted(known))}")
+    refit = env.get("ATFT_WALK_REFIT", default.refit)
+    if refit not in ("days", "year"):
+        raise SettingError(f"ATFT_WALK_REFIT is {refit!r}; use 'days' or 'year'")
+    text = env.get("ATFT_WALK_SEEDS", "")
+    try:
+        seeds = tuple(int(seed) for seed in text.split(",")) if text else default.seeds
+    except ValueError:
+        raise SettingError(f"ATFT_WALK_SEEDS is {text!r}; write whole numbers as 7,8,9") from None
+    numbers = {
+        name: _int(env, f"ATFT_WALK_{name.upper()}", getattr(default, name))
+        for name in ("folds", "test_days", "valid_days", "min_train_days", "workers")
+    }
+    if min(numbers.values()) < 1 or len(set(seeds)) < len(seeds):
+        raise SettingError(f"ATFT_WALK_*: {numbers} must be positive, seeds {seeds} must differ")
+    return WalkForward(refit=refit, seeds=seeds, **numbers)
 
 
 def _thresholds(env: Mapping[str, str]) -> Thresholds:

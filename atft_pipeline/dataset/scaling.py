@@ -132,10 +132,12 @@ def fit_statistics(
     split: Split,
     *,
     sample: Mask | None = None,
+    home: Path | None = None,
 ) -> Statistics:
     """Fit on the stored dataset's training rows in the `universe` [T, N]; save and return the statistics.
 
     `sample` [T, N] names the rows to fit on instead of `training_sample`'s; coverage counts what was really used.
+    `home` is the folder that gets normalization_stats/, by default the lake: each fold of a walk-forward has its own.
     """
     metadata = verify_dataset(lake, contract)
     chosen = training_sample(universe & axes.listed, split) if sample is None else sample
@@ -149,8 +151,8 @@ def fit_statistics(
         histograms[name] = histogram(feature, x, rows)
     coverage = _coverage(axes, universe, chosen, split)
     statistics = Statistics(tuple(features), coverage, str(metadata["hash"]), split.as_json())
-    statistics.save(lake)
-    write_json(histograms_path(lake), {"statistics": statistics.hash, "edges": EDGES.tolist(), "counts": histograms})
+    statistics.save(home or lake)
+    write_json(histograms_path(home or lake), {"statistics": statistics.hash, "edges": EDGES.tolist(), "counts": histograms})
     return statistics
 
 

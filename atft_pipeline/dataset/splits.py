@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from atft_pipeline.settings import DELAYS, HORIZONS
+from atft_pipeline.settings import DELAYS, HORIZONS, WalkForward
 from atft_pipeline.verdict import ContractBroken, Verdict
 
 FRACTIONS = (0.6, 0.2, 0.2)
@@ -23,7 +23,10 @@ PARTS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Half-open positions `(first, end)` of each part on the panel's date axis, and the embargo in trading days."""
+    """Half-open positions `(first, end)` of each part on the panel's date axis, and the embargo in trading days.
+
+    `dates` may end before the panel does: what is built for the split ends there too.
+    """
 
     dates: np.ndarray
     train: tuple[int, int]
@@ -72,8 +75,7 @@ def calendar_split(
     """
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
         raise ContractBroken(f"split fractions {fractions} must be positive and add up to 1")
-    if len(dates) > 1 and not bool((dates[1:] > dates[:-1]).all()):
-        raise ContractBroken("the date axis is not strictly increasing; rebuild the panel")
+    _require_sorted(dates)
     embargo = embargo_days(horizons, delays)
     start = warm_up - 1
     usable = len(dates) - start - 2 * embargo
@@ -125,6 +127,53 @@ def validation_folds(
     if not found:
         raise ContractBroken(f"{folds} folds were asked for; at least one is needed")
     return tuple(found)
+
+
+def walk_forward_splits(dates: np.ndarray, plan: WalkForward, *, warm_up: int = WINDOW) -> tuple[Split, ...]:
+    """Purged folds of expanding history over sorted trading `dates` [T], oldest first; test spans adjoin and never
+    overlap. Each split's own dates end with its test part: a fold holds nothing later.
+
+    Raises `ContractBroken`, naming the sessions that are needed, when the history is too short for `plan`, or when a
+    label would cross a boundary.
+    """
+    _require_sorted(dates)
+    embargo, start = embargo_days(), warm_up - 1
+    before_test = start + plan.min_train_days + plan.valid_days + 2 * embargo
+    found = []
+    for first, end in _test_spans(dates, plan):
+        if first < before_test:
+            continue
+        valid = (first - embargo - plan.valid_days, first - embargo)
+        split = Split(dates[:end], (start, valid[0] - embargo), valid, (first, end), embargo)
+        check_label_overlap(split).require()
+        found.append(split)
+    wanted = plan.folds if plan.refit == "days" else 1
+    if len(found) < wanted:
+        tested = f"{plan.folds} folds of {plan.test_days}" if plan.refit == "days" else "one calendar year"
+        needed = f"{before_test + plan.folds * plan.test_days} sessions" if plan.refit == "days" else "more history"
+        raise ContractBroken(
+            f"{len(dates)} sessions are too few to test {tested}: before the first test lie {before_test} (warm-up "
+            f"{start}, at least {plan.min_train_days} to train, {plan.valid_days} to validate, two embargoes of "
+            f"{embargo}), so {needed} are needed. Set smaller ATFT_WALK_* values or start earlier"
+        )
+    return tuple(found[-plan.folds :])
+
+
+def _test_spans(dates: np.ndarray, plan: WalkForward) -> list[tuple[int, int]]:
+    """Half-open test spans, oldest first. The newest year joins the one before it while it is shorter than
+    `test_days`: its labels are hardly known yet."""
+    total = len(dates)
+    if plan.refit == "days":
+        return [(total - k * plan.test_days, total - (k - 1) * plan.test_days) for k in range(plan.folds, 0, -1)]
+    first = np.unique(dates.astype("datetime64[Y]"), return_index=True)[1].tolist()
+    if len(first) > 1 and total - first[-1] < plan.test_days:
+        first.pop()
+    return list(zip(first, [*first[1:], total], strict=True))
+
+
+def _require_sorted(dates: np.ndarray) -> None:
+    if len(dates) > 1 and not bool((dates[1:] > dates[:-1]).all()):
+        raise ContractBroken("the date axis is not strictly increasing; rebuild the panel")
 
 
 def check_label_overlap(

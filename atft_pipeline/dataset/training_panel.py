@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,12 @@ class PanelArrays:
     sector: NDArray[np.integer]
     market: NDArray[np.integer]
 
+    def until(self, end: int) -> PanelArrays:
+        """The first `end` dates."""
+        axes = Axes(self.axes.dates[:end], self.axes.codes, self.axes.listed[:end])
+        cut = {f.name: getattr(self, f.name)[:end] for f in fields(self) if f.name != "axes"}
+        return PanelArrays(axes=axes, **cut)
+
 
 def panel_dir(lake: Path) -> Path:
     return lake / "training_panel"
@@ -71,9 +77,11 @@ def write_training_panel(
     thresholds: Thresholds,
     selected: Sequence[str] | None = None,
     smaller_contract: str = "",
+    home: Path | None = None,
 ) -> dict[str, Any]:
-    """Scale the verified dataset and store the panel; return its manifest.
+    """Scale the verified dataset and store the panel; return its manifest. The panel ends with the split's last date.
 
+    `home` is the folder that gets training_panel/, by default the lake: each fold of a walk-forward has its own.
     `selected` names the inputs to keep (default: all of the contract's). `smaller_contract` names a contract of fewer
     than 306 columns that is wanted on purpose. Raises `ContractBroken` when the contract is too small, or the dataset
     or the statistics do not hold; the panel that was there stays then.
@@ -82,16 +90,17 @@ def write_training_panel(
     check_training_width(contract, smaller_contract).require()
     require_statistics(statistics, str(metadata["hash"]), split, thresholds)
     columns = _inputs(contract, selected)
-    building = panel_dir(lake).with_name(f".training_panel.{os.getpid()}.building")
+    place, kept = panel_dir(home or lake), arrays.until(len(split.dates))
+    building = place.with_name(f".training_panel.{os.getpid()}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        _write_x(lake, building / "x.npy", columns, arrays, statistics)
-        _write_others(building, arrays)
+        _write_x(lake, building / "x.npy", columns, arrays, statistics, len(split.dates))
+        _write_others(building, kept)
         made_of = {"contract": contract.name, "dataset_hash": metadata["hash"], "stats_hash": statistics.hash}
-        manifest = _manifest(building, columns, arrays.axes, split, made_of)
+        manifest = _manifest(building, columns, kept.axes, split, made_of)
         _write_synced(building / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
-        _swap_in(building, panel_dir(lake))
+        _swap_in(building, place)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return manifest
@@ -167,14 +176,14 @@ def _inputs(contract: Contract, selected: Sequence[str] | None) -> tuple[Dataset
 
 
 def _write_x(
-    lake: Path, path: Path, columns: Sequence[DatasetColumn], arrays: PanelArrays, statistics: Statistics
+    lake: Path, path: Path, columns: Sequence[DatasetColumn], arrays: PanelArrays, statistics: Statistics, end: int
 ) -> None:
-    """x.npy [T, N, F] float16, one year at a time."""
+    """x.npy [end, N, F] float16, one year at a time."""
     fitted = {f.name: f for f in statistics.features}
     axes = arrays.axes
-    shape = (len(axes.dates), len(axes.codes), len(columns))
+    shape = (end, len(axes.codes), len(columns))
     x = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    for year in years(axes):
+    for year in (y for y in years(axes) if y.first < end):
         frame = read_table(dataset_dir(lake) / f"{year.year}.parquet", [c.name for c in columns])
         where = arrays.row_ok[year.first : year.end]
         block = np.empty((*where.shape, len(columns)), dtype=np.float16)
@@ -183,7 +192,7 @@ def _write_x(
         if not np.isfinite(block).all():
             bad = columns[int(np.argwhere(~np.isfinite(block))[0][2])]
             raise ContractBroken(f"{bad.name} overflows float16 when scaled as {bad.kind}; declare another kind")
-        x[year.first : year.end] = block
+        x[year.first : year.end] = block[: end - year.first]
     x.flush()
     del x
     with path.open("rb") as stream:
