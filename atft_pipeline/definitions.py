@@ -15,6 +15,7 @@ from atft_pipeline.defs.schedules import SCHEDULES
 from atft_pipeline.defs.search import HPO_STUDY, hpo
 from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.defs.training import TRAINING_ASSETS, TRAINING_CHECKS
+from atft_pipeline.defs.walk import WALK_CHECKS, WALK_FORWARD, walk_forward_job
 
 defs = dg.Definitions(
     assets=[
@@ -25,9 +26,10 @@ defs = dg.Definitions(
         *EVALUATION_ASSETS,
         NIGHT_REPORT,
         HPO_STUDY,
+        WALK_FORWARD,
     ],
-    asset_checks=[*RAW_CHECKS, *FEATURE_CHECKS, *DATASET_CHECKS, *TRAINING_CHECKS, *EVALUATION_CHECKS],
-    jobs=[*JOBS, hpo, prune_job],
+    asset_checks=[*RAW_CHECKS, *FEATURE_CHECKS, *DATASET_CHECKS, *TRAINING_CHECKS, *EVALUATION_CHECKS, *WALK_CHECKS],
+    jobs=[*JOBS, hpo, walk_forward_job, prune_job],
     schedules=SCHEDULES,
     sensors=SENSORS,
     resources={"pipeline": Pipeline(), "training_process": TrainingProcess()},

@@ -102,7 +102,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class WalkForward:
-    """How the walk-forward evaluation cuts the calendar, and what it trains in each fold. All lengths in trading days."""
+    """How the walk-forward evaluation cuts the calendar, and what it trains in each fold. Lengths in trading days."""
 
     folds: int = 5
     """Refits; the newest ones where `refit` is `year`."""
@@ -111,7 +111,7 @@ class WalkForward:
     test_days: int = 63
     valid_days: int = 126
     min_train_days: int = 504
-    """Fewest training dates of the first fold. The demo's four years leave 438 beside five folds, so it asks for 378."""
+    """Fewest training dates of the first fold. The demo's four years leave fewer beside five folds; it asks for 378."""
     seeds: tuple[int, ...] = (7, 8, 9)
     """One model per fold and seed: below three seeds no claim. The demo takes one."""
     workers: int = 1

@@ -212,6 +212,18 @@ def search_command(
     return command if prune else [*command, "--no-prune"]
 
 
+def walk_forward_command(
+    lake: Path, python: str, preset: str, settings: Mapping[str, object], overrides: str = ""
+) -> list[str]:
+    """The command of the walk-forward evaluation; `settings` and `overrides` as `training_command` takes them."""
+    command = [python, "-m", "atft_pipeline.walk_forward", "run", "--lake", str(lake), "--preset", preset]
+    if overrides:
+        command += ["--overrides", str(lake / overrides)]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    return command
+
+
 def last_run(lake: Path) -> str:
     """Id of the newest training run. Raises `LakeError` when nothing was trained yet."""
     link = lake / "runs" / "last"

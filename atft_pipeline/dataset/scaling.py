@@ -152,7 +152,9 @@ def fit_statistics(
     coverage = _coverage(axes, universe, chosen, split)
     statistics = Statistics(tuple(features), coverage, str(metadata["hash"]), split.as_json())
     statistics.save(home or lake)
-    write_json(histograms_path(home or lake), {"statistics": statistics.hash, "edges": EDGES.tolist(), "counts": histograms})
+    write_json(
+        histograms_path(home or lake), {"statistics": statistics.hash, "edges": EDGES.tolist(), "counts": histograms}
+    )
     return statistics
 
 

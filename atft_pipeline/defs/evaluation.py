@@ -68,6 +68,7 @@ def promotion(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mater
             "challenger": decision.challenger,
             "promoted": decision.promoted,
             "reason": decision.reason,
+            **({"walk_forward": decision.walk_forward} if decision.walk_forward else {}),
             **({"difference": found.mean, "low": found.low, "high": found.high} if found else {}),
         }
     )

@@ -8,7 +8,7 @@ champion, by a margin and beyond the noise. Everything is judged on validation a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from atft_pipeline.evaluation import metrics
 from atft_pipeline.evaluation.judge import JUDGED, require_promotable
 from atft_pipeline.evaluation.readiness import judge_current
 from atft_pipeline.evaluation.scorecard import HEADLINE_DELAY, read_scorecard, scorecard_dir
+from atft_pipeline.evaluation.walk_record import told_of_walk_forward
 from atft_pipeline.lake.store import LakeError, read_json, read_table, write_json
 from atft_pipeline.settings import HORIZONS, Thresholds
 from atft_pipeline.verdict import ContractBroken, Verdict
@@ -57,6 +58,8 @@ class Decision:
     regression: bool
     reason: str
     comparison: Comparison | None = None
+    walk_forward: str = ""
+    """What the walk-forward of the present dataset says, where there is one. It is shown and decides nothing."""
 
 
 def champion_path(lake: Path) -> Path:
@@ -108,7 +111,7 @@ def challenge(lake: Path, run_id: str, thresholds: Thresholds) -> Decision:
     decision = decide(lake, run_id, thresholds)
     if decision.promoted:
         promote(lake, run_id, decision.reason, decision.comparison)
-    return decision
+    return replace(decision, walk_forward=told_of_walk_forward(lake, run_id))
 
 
 def decide(lake: Path, run_id: str, thresholds: Thresholds) -> Decision:

@@ -387,6 +387,16 @@ PLACES: tuple[tuple[str, Check], ...] = (
     (r"hpo/[0-9a-f]{12}/.+\.jsonl", _lines),
     (r"hpo/[0-9a-f]{12}/.+\.json", _json),
     (r"hpo/[0-9a-f]{12}/page\.html", _text),
+    (r"walk_forward/last", _link),
+    (r"walk_forward/(folds/)?[0-9a-f]{12}/(scores/)?[a-z0-9]+\.parquet", _table),
+    (r"walk_forward/folds/[0-9a-f]{12}/normalization_stats/stats\.json", _statistics),
+    (r"walk_forward/folds/[0-9a-f]{12}/runs/last", _link),
+    (r"walk_forward/folds/[0-9a-f]{12}/.+\.(pt|npz)", _zip),
+    (r"walk_forward/folds/[0-9a-f]{12}/.+\.npy", _array),
+    (r"walk_forward/folds/[0-9a-f]{12}/.+\.jsonl", _lines),
+    (r"walk_forward/(folds/)?[0-9a-f]{12}/.+\.json", _json),
+    (r"walk_forward/[0-9a-f]{12}/page\.html", _text),
+    (r"walk_forward/folds/[0-9a-f]{12}/log\.txt", _nothing),
     (r"evaluation/[0-9a-f]{12}/.+\.parquet", _table),
     (r"evaluation/[0-9a-f]{12}/.+\.json", _json),
     (r"evaluation/[0-9a-f]{12}/.+\.(html|png|csv|txt)", _text),
@@ -444,6 +454,8 @@ def _remedy(lake: Path, path: Path) -> str:
         return f"materialise features/{parts[1]} again"
     if room == "runs":
         return "remove the run's folder (or the graph) and train again"
+    if room == "walk_forward":
+        return "remove its folder (below folds/: the fold's) and start the walk-forward again"
     if room == "hpo":
         return "remove the study's folder and search again"
     if room == "champion":

@@ -13,12 +13,18 @@ from atft_pipeline.dataset.scaling import Statistics, fit_statistics, stats_path
 from atft_pipeline.dataset.splits import Split, calendar_split, check_label_overlap, walk_forward_splits
 from atft_pipeline.dataset.training_panel import panel_dir, verify_training_panel, write_training_panel
 from atft_pipeline.lake.store import read_array
-from atft_pipeline.settings import DELAYS, HORIZONS, Settings, SettingError, Thresholds, WalkForward
+from atft_pipeline.settings import DELAYS, HORIZONS, SettingError, Settings, Thresholds, WalkForward
 from atft_pipeline.training.panel_data import PanelError, load_panel
 from atft_pipeline.verdict import ContractBroken
 from atft_pipeline_tests.dataset.test_splits import trading_days
 from atft_pipeline_tests.small_lake import (
-    CONTRACT, Market, make_market, panel_arrays, store_dataset, store_panel, with_values,
+    CONTRACT,
+    Market,
+    make_market,
+    panel_arrays,
+    store_dataset,
+    store_panel,
+    with_values,
 )  # fmt: skip
 
 REACH = max(HORIZONS) + max(DELAYS)
@@ -54,10 +60,24 @@ def test_yearly_refits_test_calendar_years_and_a_young_year_joins_the_one_before
 
 
 def test_a_history_that_is_too_short_names_the_remedy() -> None:
-    with pytest.raises(ContractBroken, match="would train on 258 dates, want 504: use fewer folds"):
+    with pytest.raises(ContractBroken, match="800 sessions are too few.*at least 504 to train.*so 1046 sessions"):
         walk_forward_splits(trading_days(800), WalkForward())
-    with pytest.raises(ContractBroken, match="no calendar year"):
+    assert len(walk_forward_splits(trading_days(1046), WalkForward())) == 5
+    with pytest.raises(ContractBroken, match="so 1046 sessions are needed"):
+        walk_forward_splits(trading_days(1045), WalkForward())
+    with pytest.raises(ContractBroken, match="to test one calendar year"):
         walk_forward_splits(trading_days(500), WalkForward(refit="year"))
+
+
+def test_the_embargo_counts_sessions_even_in_golden_week() -> None:
+    golden_week = ("2024-04-29", "2024-04-30", "2024-05-01", "2024-05-02", "2024-05-03", "2024-05-06")
+    dates = trading_days(500, "2023-04-03", golden_week)
+    folds = walk_forward_splits(dates, replace(SMALL, folds=8))
+    over = [f for f in folds if dates[f.train[1]] < np.datetime64("2024-05-01") < dates[f.valid[0]]]
+    assert over  # a fold whose embargo holds the holidays
+    for fold in over:
+        assert fold.valid[0] - fold.train[1] == REACH
+        assert dates[fold.valid[0]] - dates[fold.train[1]] > np.timedelta64(REACH // 5 * 7 + 6)
 
 
 def test_settings_of_the_walk_forward_come_from_the_environment() -> None:
@@ -65,8 +85,8 @@ def test_settings_of_the_walk_forward_come_from_the_environment() -> None:
     assert (real.refit, real.folds, real.seeds) == ("year", 7, (7, 8, 9))
     assert Settings.from_env({"ATFT_WALK_SEEDS": "1,2"}).walk_forward.seeds == (1, 2)
     for name, text in (("ATFT_WALK_REFIT", "weekly"), ("ATFT_WALK_SEEDS", "one"), ("ATFT_WALK_FOLDS", "0"),
-                       ("ATFT_WALK_FOLD", "3")):  # fmt: skip
-        with pytest.raises(SettingError, match=name):
+                       ("ATFT_WALK_FOLD", "3"), ("ATFT_WALK_SEEDS", "7,7")):  # fmt: skip
+        with pytest.raises(SettingError, match="ATFT_WALK_"):
             Settings.from_env({name: text})
 
 
