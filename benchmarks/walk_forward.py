@@ -5,9 +5,9 @@ called noise?
 
 Each market lives three years: `planted` has all five parts, `null` none, `curved` only those that a linear rule cannot
 see (interaction, graph, cycle); `name=PLANT` is any other. The whole job runs first, as a command line would (a market
-without signal ends it at the evaluation's checks), then the walk-forward of five folds, then the promotion is asked what
-it makes of the run. One JSON line a market: RankIC at delay 1 with standard errors by model, daily differences, folds,
-correlation with the oracle, checks, and the promotion's reason. About a quarter of an hour each on one core.
+without signal ends it at the evaluation's checks), then the walk-forward of five folds, then the promotion is asked
+what it makes of the run. One JSON line a market: RankIC at delay 1 with standard errors by model, daily differences,
+folds, correlation with the oracle, checks, and the promotion's reason. About a quarter of an hour each on one core.
 """
 
 from __future__ import annotations

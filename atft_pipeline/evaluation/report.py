@@ -24,6 +24,7 @@ from atft_pipeline.evaluation.page import (
 )
 from atft_pipeline.evaluation.rivals import RIVALS
 from atft_pipeline.evaluation.scorecard import BOOK_HORIZON, HEADLINE_DELAY, HEADLINE_HORIZON, scorecard_dir
+from atft_pipeline.evaluation.walk_record import told_of_walk_forward
 from atft_pipeline.lake.store import replacing
 from atft_pipeline.verdict import Verdict
 
@@ -36,7 +37,8 @@ def write_report(
 ) -> Path:
     """Store <lake>/evaluation/<run_id>/report.html and return its path."""
     path = scorecard_dir(lake, str(card["run_id"])) / "report.html"
-    text = render(card, verdicts, pictures, changes_since_champion(lake, card), sibling_cards(lake, card))
+    changes, siblings = changes_since_champion(lake, card), sibling_cards(lake, card)
+    text = render(card, verdicts, pictures, changes, siblings, told_of_walk_forward(lake, str(card["run_id"])))
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
@@ -48,6 +50,7 @@ def render(
     pictures: Mapping[str, bytes],
     changes: Changes | None = None,
     siblings: Sequence[Mapping[str, Any]] = (),
+    walk_forward: str = "",
 ) -> str:
     """The whole page as text. Sections in reading order: decision, signal, where it lives, books, rivals, origin."""
 
@@ -75,6 +78,7 @@ def render(
             _book_note(card),
         ),
         "Rivals": (_difference_table(card), _DIFFERENCE),
+        "Walk-forward": (f"<p>{escape(walk_forward)}.</p>", _WALK) if walk_forward else ("", ""),
         "Oracle": _oracle(card),
         "Since the champion": (detail.changes_html(changes), "Settings, code and data that differ, and the result."),
         "Runs on this panel": (detail.siblings_table(siblings, str(card["run_id"])), _SIBLINGS),
@@ -107,8 +111,7 @@ _RANK_IC_MEAN = (
     "independent ones, and these errors (Newey-West, lag 19) are rather too small."
 )
 _DIFFERENCE = "Mean of the daily differences of RankIC ± standard error, with a 95 % block-bootstrap interval."
-
-
+_WALK = "The same evaluation on several folds of this dataset; its own page is walk_forward/last/page.html."
 _DELAY = (
     "Delay d buys d days after the score was known. An honest signal fades with delay; one that does not is a leak "
     "until proven otherwise. Delays beyond 1 lack the part's last days, so that no label of another part is read."

@@ -94,7 +94,7 @@ def _recipe_and_code(lake: Path, run_id: str) -> tuple[str, str]:
     body = read_json(path)
     try:
         return recipe_of(TrainingConfig.from_json(body["config"])), str(body["source_hash"])
-    except (ConfigError, KeyError, json.JSONDecodeError):  # of a version with other settings
+    except (ConfigError, KeyError, TypeError, json.JSONDecodeError):  # of a version with other settings
         return "", ""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from atft_pipeline.dataset.scaling import Statistics
 from atft_pipeline.dataset.splits import Split, check_label_overlap
+from atft_pipeline.evaluation.out_of_sample import NO_SEED
 from atft_pipeline.evaluation.rivals import RIVALS
 from atft_pipeline.lake.store import read_json, read_table
 from atft_pipeline.settings import Thresholds
@@ -52,7 +53,7 @@ def judge_coverage(spec: WalkSpec, limits: Thresholds) -> Verdict:
             (str(model), int(str(seed))): {str(day) for day in own["date"].unique()}
             for (model, seed), own in rows.group_by("model", "seed")
         }
-        for who in [*(("model", seed) for seed in spec.seeds), *((name, -1) for name in RIVALS)]:
+        for who in [*(("model", seed) for seed in spec.seeds), *((name, NO_SEED) for name in RIVALS)]:
             absent = sorted(days - have.get(who, set()))
             wanted, found = wanted + len(days), found + len(days) - len(absent)
             if absent:

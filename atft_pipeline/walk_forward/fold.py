@@ -7,33 +7,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from atft_pipeline.dataset.contract import dataset_dir
 from atft_pipeline.dataset.scaling import fit_statistics
 from atft_pipeline.dataset.splits import check_label_overlap
 from atft_pipeline.dataset.training_panel import PanelArrays, panel_dir, read_manifest, write_training_panel
-from atft_pipeline.evaluation import metrics
 from atft_pipeline.evaluation.inputs import EvaluationData, load_run
-from atft_pipeline.evaluation.oracle import Oracle, load_oracle
+from atft_pipeline.evaluation.out_of_sample import DAILY_KEYS, NO_SEED, SCORE_KEYS, daily_measures, score_rows
 from atft_pipeline.evaluation.rivals import rival_scores
 from atft_pipeline.lake.store import read_array, read_json, read_table, write_json, write_table
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.verdict import ContractBroken
 from atft_pipeline.walk_forward.spec import LABELS_AND_MASKS, FoldFolder, WalkSpec
-
-Array = NDArray[np.floating]
-
-NO_SEED = -1
-"""In the column `seed`: of a score that has none."""
-SCORE_KEYS = ("model", "seed", "horizon", "date", "code")
-DAILY_KEYS = ("model", "seed", "measure", "delay", "horizon", "date")
 
 
 def prepare_fold(spec: WalkSpec, k: int) -> dict[str, Any]:
@@ -65,8 +56,8 @@ def lake_arrays(spec: WalkSpec) -> PanelArrays:
     files = read_manifest(lake)["files"]
     if {name: files[f"{name}.npy"] for name in LABELS_AND_MASKS} != spec.shared:
         raise ContractBroken("the training panel is another than when the walk-forward began; start it again")
-    found = {name: read_array(panel_dir(lake) / f"{name}.npy", mmap=False) for name in LABELS_AND_MASKS}
-    dates, codes = found.pop("dates"), found.pop("codes")
+    found = {name: read_array(panel_dir(lake) / f"{name}.npy") for name in LABELS_AND_MASKS}
+    dates, codes = (np.array(found.pop(name)) for name in ("dates", "codes"))
     axes = Axes(dates, codes, np.zeros((len(dates), len(codes)), dtype=bool))
     for path in sorted(dataset_dir(lake).glob("*.parquet")):
         keys = read_table(path, ["date", "code"])
@@ -88,13 +79,7 @@ def score_fold(spec: WalkSpec, k: int) -> dict[str, Any]:
     rivals = rival_scores(data, spec.base.delay)
     scores = {("model", seed): np.where(data.scored[..., None], own.scores, np.nan) for seed, own in runs.items()}
     scores |= {(name, NO_SEED): found for name, found in rivals.scores.items()}
-    oracle = load_oracle(
-        Path(spec.market_dir) if spec.market_dir else None, data.dates, data.codes, data.delays, data.horizons
-    )
-    daily = pl.concat(
-        [measure(data, *who, found, oracle) for who, found in scores.items()]
-        + ([measure_oracle(data, oracle)] if oracle else [])
-    )
+    daily = daily_measures(data, scores, Path(spec.market_dir) if spec.market_dir else None)
     source = {"fold": folder.path.name, "dataset": spec.dataset_hash}
     rows = pl.concat([score_rows(data, *who, found) for who, found in scores.items()])
     write_table(folder.scores, rows.sort(SCORE_KEYS), keys=SCORE_KEYS, source=source)
@@ -109,61 +94,6 @@ def discard_panel(folder: FoldFolder) -> None:
     """Remove what a finished fold does not need: its panel (gigabytes on a full market) and its graphs."""
     shutil.rmtree(panel_dir(folder.path), ignore_errors=True)
     shutil.rmtree(folder.runs / "graphs", ignore_errors=True)
-
-
-def score_rows(data: EvaluationData, model: str, seed: int, scores: Array) -> pl.DataFrame:
-    """Scores [T, N, H] on the test dates as rows."""
-    span = data.part("test")
-    day, stock, horizon = np.nonzero(np.isfinite(scores[span]))
-    return pl.DataFrame(
-        {
-            "model": pl.repeat(model, len(day), dtype=pl.String, eager=True),
-            "seed": pl.repeat(seed, len(day), dtype=pl.Int32, eager=True),
-            "horizon": np.asarray(data.horizons, np.int8)[horizon],
-            "date": pl.Series(data.dates[span][day].astype("datetime64[D]")).cast(pl.Date),
-            "code": pl.Series(data.codes[stock].astype(str), dtype=pl.String),
-            "score": scores[span][day, stock, horizon].astype(np.float32),
-        }
-    )
-
-
-def measure(data: EvaluationData, model: str, seed: int, scores: Array, oracle: Oracle | None) -> pl.DataFrame:
-    """RankIC and IC of scores [T, N, H] on each test date, and where there is an oracle the correlation with it."""
-    span, found = data.part("test"), []
-    for delay in data.delays:
-        y = data.labels("test", delay)
-        for i, horizon in enumerate(data.horizons):
-            own = scores[span][..., i]
-            values = {"rank_ic": metrics.rank_ic(own, y[..., i]), "ic": metrics.ic(own, y[..., i])}
-            if oracle is not None:
-                values["oracle_correlation"] = metrics.ic(own, oracle.expected[delay, horizon][span])
-            found += [_days(data, model, seed, name, delay, horizon, value) for name, value in values.items()]
-    return pl.concat(found)
-
-
-def measure_oracle(data: EvaluationData, oracle: Oracle) -> pl.DataFrame:
-    """The oracle as a model: at each delay it is scored with its own expectation of that very label."""
-    return pl.concat(list(_oracle_days(data, oracle)))
-
-
-def _oracle_days(data: EvaluationData, oracle: Oracle) -> Iterator[pl.DataFrame]:
-    for delay in data.delays:
-        own = np.where(data.scored[..., None], oracle.stacked(delay, data.horizons), np.nan)[data.part("test")]
-        y = data.labels("test", delay)
-        for i, horizon in enumerate(data.horizons):
-            for name, function in (("rank_ic", metrics.rank_ic), ("ic", metrics.ic)):
-                yield _days(data, "oracle", NO_SEED, name, delay, horizon, function(own[..., i], y[..., i]))
-
-
-def _days(
-    data: EvaluationData, model: str, seed: int, name: str, delay: int, horizon: int, values: Array
-) -> pl.DataFrame:
-    dates = pl.Series("date", data.dates[data.part("test")].astype("datetime64[D]")).cast(pl.Date)
-    said = {"model": (model, pl.String), "seed": (seed, pl.Int32), "measure": (name, pl.String),
-            "delay": (delay, pl.Int32), "horizon": (horizon, pl.Int32)}  # fmt: skip
-    return pl.DataFrame([dates, pl.Series("value", values, dtype=pl.Float64, nan_to_null=True)]).select(
-        *(pl.lit(value, dtype=dtype).alias(column) for column, (value, dtype) in said.items()), "date", "value"
-    )
 
 
 def _record(

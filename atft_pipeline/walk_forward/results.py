@@ -13,13 +13,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.evaluation import metrics
+from atft_pipeline.evaluation.out_of_sample import SCORE_KEYS
 from atft_pipeline.evaluation.rivals import CONSTANT, RIVALS
 from atft_pipeline.evaluation.walk_record import walks_dir
 from atft_pipeline.lake.store import read_json, read_table, replacing, write_json, write_table
 from atft_pipeline.settings import DELAYS, HORIZONS
 from atft_pipeline.training.runs import source_hash
 from atft_pipeline.walk_forward.checks import judge_walk
-from atft_pipeline.walk_forward.fold import SCORE_KEYS
 from atft_pipeline.walk_forward.page import render
 from atft_pipeline.walk_forward.pictures import walk_pictures
 from atft_pipeline.walk_forward.spec import WalkSpec

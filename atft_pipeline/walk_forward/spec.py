@@ -31,8 +31,8 @@ LABELS_AND_MASKS = ("y", "row_ok", "tradable", "returns", "sector", "market", "d
 """Arrays of the lake's training panel that every fold shares; the inputs are scaled anew for each."""
 CODE = (
     "dataset/sampled_columns.py", "dataset/scaling.py", "dataset/training_panel.py", "dataset/treatments.py",
-    "evaluation/baselines.py", "evaluation/inputs.py", "evaluation/rivals.py", "evaluation/trees.py",
-    "walk_forward/fold.py",
+    "evaluation/baselines.py", "evaluation/inputs.py", "evaluation/oracle.py", "evaluation/out_of_sample.py",
+    "evaluation/rivals.py", "evaluation/trees.py", "walk_forward/fold.py",
 )  # fmt: skip
 """Modules that decide a fold's scores besides those of training."""
 

@@ -110,6 +110,7 @@ def test_the_page_says_what_changed_since_the_champion(lake: Path) -> None:
     text = render(second, {}, {}, changes, sibling_cards(lake, second))
     assert f"champion {RUN}" in text
     assert f"{OTHER} (this run)" in text
+    assert "Walk-forward" not in text and "5 folds say" in render(second, {}, {}, walk_forward="5 folds say")
 
 
 def test_a_signal_of_two_days_later_is_gone_at_delay_two(lake: Path) -> None:

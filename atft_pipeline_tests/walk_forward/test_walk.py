@@ -16,6 +16,8 @@ from scipy import stats
 from atft_pipeline.dataset.scaling import fit_statistics
 from atft_pipeline.dataset.splits import Split
 from atft_pipeline.dataset.training_panel import panel_dir
+from atft_pipeline.evaluation.champion import challenge
+from atft_pipeline.evaluation.out_of_sample import NO_SEED, SCORE_KEYS
 from atft_pipeline.evaluation.rivals import CONSTANT, RIVALS
 from atft_pipeline.evaluation.walk_record import find_walk_forward, told_of_walk_forward
 from atft_pipeline.lake.store import LakeError, read_array, read_json, read_table, write_json, write_table
@@ -29,7 +31,7 @@ from atft_pipeline.walk_forward.checks import (
     judge_too_good,
     judge_walk,
 )
-from atft_pipeline.walk_forward.fold import NO_SEED, SCORE_KEYS, lake_arrays, prepare_fold
+from atft_pipeline.walk_forward.fold import lake_arrays, prepare_fold
 from atft_pipeline.walk_forward.results import remove_stale_folds, summary_table
 from atft_pipeline.walk_forward.spec import WalkSpec
 from atft_pipeline_tests.small_lake import CONTRACT
@@ -103,7 +105,7 @@ def test_differences_are_taken_per_day(walked: WalkSpec, results: dict[str, Any]
 
 
 def test_every_model_is_there_and_a_constant_is_undefined_not_zero(walked: WalkSpec, results: dict[str, Any]) -> None:
-    assert set(results["models"]) == {"model", *RIVALS, CONSTANT}
+    assert set(results["models"]) == {"model", *RIVALS, CONSTANT, "oracle"}
     constant = results["models"][CONSTANT]["delay_1"]
     for horizon in (*map(str, HORIZONS), "mean"):
         found = constant[horizon]["rank_ic"]["all"]
@@ -114,6 +116,14 @@ def test_every_model_is_there_and_a_constant_is_undefined_not_zero(walked: WalkS
     assert per_model["len"].n_unique() == 1  # momentum, with a 20-day window, too: all on the same stocks and dates
     assert rows.filter(model=CONSTANT)["score"].unique().to_list() == [0.0]
     assert "undefined" in summary_table(results)
+
+
+def test_the_oracle_is_above_everybody_and_a_score_of_its_signal_correlates_with_it(results: dict[str, Any]) -> None:
+    cards = {name: card["delay_1"]["1"] for name, card in results["models"].items()}
+    best = max(cards, key=lambda name: cards[name]["rank_ic"]["all"]["mean"] or -1.0)
+    assert best == "oracle" and "oracle_correlation" not in cards["oracle"]
+    assert cards["ridge"]["oracle_correlation"]["all"]["mean"] > 0.9
+    assert abs(cards["reversal"]["oracle_correlation"]["all"]["mean"]) < 0.1
 
 
 def test_folds_keep_models_and_statistics_but_not_their_panels(walked: WalkSpec, results: dict[str, Any]) -> None:
@@ -209,6 +219,8 @@ def test_who_decides_on_a_run_is_told_of_the_walk_forward_of_this_dataset_only(m
     assert "Settings and code are the same as" in told_of_walk_forward(lake, "abc")
     write_json(run / "config.json", {"config": tiny_config(dropout=0.5).to_json(), "source_hash": found.source_hash})
     assert "not this run's" in told_of_walk_forward(lake, "abc")
+    decision = challenge(lake, "abc", LIMITS)
+    assert not decision.promoted and decision.walk_forward == told_of_walk_forward(lake, "abc")
     path = mine.path / "results.json"
     body = json.loads(path.read_text())
     write_json(path, {**body, "dataset_hash": "another"})

@@ -12,7 +12,8 @@ from atft_pipeline.training.config import TrainingConfig
 from atft_pipeline.training.supervisor import run_training
 from atft_pipeline.walk_forward.fold import prepare_fold, score_fold
 from atft_pipeline.walk_forward.spec import WalkSpec, specify
-from atft_pipeline_tests.small_lake import CONTRACT, Market, make_market, store_panel
+from atft_pipeline_tests.evaluation.fake_run import store_oracle
+from atft_pipeline_tests.small_lake import CONTRACT, make_market, store_panel
 from atft_pipeline_tests.training.conftest import Lines
 
 SMALL = WalkForward(folds=3, test_days=30, valid_days=30, min_train_days=60, seeds=(7,))
@@ -29,14 +30,11 @@ def tiny_config(**changes: Any) -> TrainingConfig:
     return TrainingConfig.resolve("demo", env={}, overrides={**TINY, **changes})
 
 
-def tiny_market(strength: float = 0.5) -> Market:
-    return make_market(dates=320, stocks=25, strength=strength)
-
-
-def tiny_lake(data_dir: Path, market: Market | None = None) -> Path:
-    """<data_dir>/simulated with dataset and training panel, as the settings of `tiny_settings` find it."""
-    lake = data_dir / "simulated"
-    store_panel(lake, market or tiny_market())
+def tiny_lake(data_dir: Path) -> Path:
+    """<data_dir>/simulated with dataset, training panel and oracle, as the settings of `tiny_settings` find it."""
+    lake, market = data_dir / "simulated", make_market(dates=320, stocks=25)
+    store_panel(lake, market)
+    store_oracle(lake / "market", market)
     return lake
 
 
