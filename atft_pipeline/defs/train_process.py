@@ -49,10 +49,12 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
         *,
         heartbeat: Path,
         env: dict[str, str] | None = None,
+        trainings: int = 1,
     ) -> dg.PipesExecutionResult | Sequence[dg.PipesExecutionResult]:
         """Run `command`, stream what it reports, and return its results.
 
-        The child counts as alive while its heartbeat reports moves. Raises `dg.Failure` when the child fails,
+        The child counts as alive while its heartbeat reports moves; one that does several `trainings` may run so many
+        times as long. Raises `dg.Failure` when the child fails,
         hangs or exceeds its time; a cancelled run stops the child first, gently, then by force.
         """
         with dg.open_pipes_session(
@@ -67,7 +69,7 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
                     env={**os.environ, **(env or {}), **session.get_bootstrap_env_vars()},
                 )
                 try:
-                    reason = self._watch(child, heartbeat)
+                    reason = self._watch(child, heartbeat, self.max_seconds * trainings)
                 except (DagsterExecutionInterruptedError, KeyboardInterrupt):
                     self._stop(child)
                     raise
@@ -81,7 +83,7 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
                 raise dg.Failure(description=reason, allow_retries=False)
         return session.get_results()
 
-    def _watch(self, child: subprocess.Popen[bytes], heartbeat: Path) -> str | None:
+    def _watch(self, child: subprocess.Popen[bytes], heartbeat: Path, max_seconds: float) -> str | None:
         """Wait for the child. Returns None when it ended well, else the reason why it must not count."""
         started = last_sign = time.monotonic()
         seen = _sign_of_life(heartbeat)
@@ -93,8 +95,8 @@ class TrainingProcess(dg.ConfigurableResource):  # type: ignore[type-arg]
                 seen, last_sign = sign, now
             if now - last_sign > self.hang_seconds:
                 return f"training gave no sign of life for {self.hang_seconds:.0f} s; it was stopped"
-            if now - started > self.max_seconds:
-                return f"training passed its limit of {self.max_seconds:.0f} s; it was stopped"
+            if now - started > max_seconds:
+                return f"training passed its limit of {max_seconds:.0f} s; it was stopped"
         if code == 0:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"

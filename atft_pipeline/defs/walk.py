@@ -4,6 +4,7 @@
 it, with its checks. The checks can be run again alone.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.evaluation.walk_record import walks_dir
 from atft_pipeline.lake.store import read_table
 from atft_pipeline.parent import die_with_parent
+from atft_pipeline.settings import Settings
 from atft_pipeline.steps import walk_forward_command
 from atft_pipeline.verdict import Verdict
 from atft_pipeline.walk_forward.checks import CHECKS, judge_walk, read_walk
@@ -51,7 +53,10 @@ def evaluate_walk_forward(
     command = walk_forward_command(pipeline.lake, sys.executable, preset, config.overrides, config.overrides_file)
     last = walks_dir(pipeline.lake) / "last"
     environment = {**pipeline.overrides, **{f"ATFT_WALK_{name.upper()}": text for name, text in config.walk.items()}}
-    training_process.run(context, command, heartbeat=last / "heartbeat.json", env=environment)
+    plan = Settings.from_env({**os.environ, **environment}).walk_forward
+    training_process.run(
+        context, command, heartbeat=last / "heartbeat.json", env=environment, trainings=plan.folds * len(plan.seeds)
+    )
     walk = last.resolve()
     # Yielded, not logged: what a step logs before it raises is lost.
     yield dg.AssetMaterialization(WALK_FORWARD.key, metadata=walk_metadata(walk))

@@ -88,7 +88,7 @@ def judge_purged(spec: WalkSpec) -> Verdict:
         if after["index"]["test"][0] < before["index"]["test"][1]:
             faults.append(f"the tests of folds {k + 1} and {k + 2} overlap")
     smallest = min(gaps.values())
-    message = f"at least {smallest:g} sessions between the labels of two parts, in all {len(gaps)} folds"
+    message = f"labels of two parts lie {smallest:g} session or more apart, in all {len(gaps)} folds"
     return Verdict(
         not faults, smallest, 1.0, "; ".join(faults) or message, {f"fold {k + 1}": gap for k, gap in gaps.items()}
     )

@@ -27,8 +27,9 @@ from atft_pipeline.walk_forward.spec import FoldFolder, WalkSpec
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0
-HANG_SECONDS = 600.0
-"""Without a line of its log or a move of its training for so long, a step's process is killed and begun again."""
+HANG_SECONDS = 540.0
+"""Without a line of its log or a move of its training for so long, a step's process is killed and begun again. A little
+less than the Dagster layer gives the walk-forward as a whole (600)."""
 MAX_ATTEMPTS = 3
 STOPPED = 130
 TAIL_LINES = 12
@@ -116,9 +117,9 @@ class Course:
             f"test {' to '.join(split['test'])}"
         )
         step = next(step for step in todo if not step.done())
-        log = folder.log.open("wb")
+        log = folder.log.open("ab")
         process = self._start(step, log)
-        self.active.append(Running(k, folder, todo, step, process, log, time.monotonic()))
+        self.active.append(Running(k, folder, todo, step, process, log, time.monotonic(), read=log.tell()))
 
     def _start(self, step: Step, log: IO[bytes]) -> subprocess.Popen[bytes]:
         threads = self.spec.base.threads
@@ -175,6 +176,7 @@ class Course:
             where = f"{self._name(running.fold)}, {running.step.name}"
             self.reporter.line(f"{where} did not move for {self.hang_seconds:.0f} s; killing it")
             running.process.kill()
+            self._beat()
             return running.process.wait()
         return code
 

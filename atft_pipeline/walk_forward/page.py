@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from atft_pipeline.evaluation.page import STYLE, grid, interval, number, pm, section, state, table, tiles
+from atft_pipeline.evaluation.rivals import CONSTANT
 from atft_pipeline.verdict import Verdict
 from atft_pipeline.walk_forward.pictures import CUMULATIVE, DIFFERENCES, FOLDS, HORIZONS
 
 PLACES = (("delay_1", "1"), ("delay_1", "5"), ("delay_1", "mean"), ("delay_0", "1"))
 HEADS = ("1 day, delay 1", "5 days, delay 1", "mean over horizons, delay 1", "1 day, delay 0")
+_JUDGED = {("delay_1", "1"): "1 day, delay 1", ("delay_1", "mean"): "mean over horizons, delay 1"}
 
 _RANK_IC = (
     "Mean daily Spearman correlation of score and return ± standard error (Newey-West, lag horizon - 1) over the test "
@@ -26,6 +29,8 @@ _FOLDS = (
     "Each fold trains on all dates before its validation, chooses by its validation and is read on its test once. A "
     "single fold has few dates: its error is about sqrt(folds) times that of the whole."
 )
+_SEEDS = "RankIC of single seeds, delay 1. Their spread is an error of one run that the errors above do not contain."
+_FEW_SEEDS = " Fewer than three seeds were trained: make no claim of this."
 _CHECKS = "Judged from the stored files of the folds."
 
 
@@ -37,7 +42,7 @@ def render(results: Mapping[str, Any], verdicts: Mapping[str, Verdict], pictures
         "Against the rivals": (_difference_table(results) + grid(pictures, (DIFFERENCES, FOLDS)), _DIFFERENCE),
         "Folds": (_fold_table(results) + _fold_difference_table(results), _FOLDS),
         "Oracle": _oracle(results),
-        "Seeds": (_seed_table(results), "RankIC of single seeds, delay 1: their spread is the error of one run."),
+        "Seeds": (_seed_table(results), _SEEDS + ("" if len(results["seeds"]) > 2 else _FEW_SEEDS)),
         "Origin": (_origin_table(results), "Statistics, settings and runs of a fold lie in walk_forward/folds/<id>."),
     }  # fmt: skip
     links = "".join(
@@ -98,11 +103,11 @@ def _difference_table(results: Mapping[str, Any]) -> str:
     rows = []
     for rival, card in results["differences"].items():
         row = [f"model − {rival}"]
-        for delay, horizon in PLACES:
+        for delay, horizon in _JUDGED:
             found = card[delay][horizon]["all"]
             row += [pm(found), interval(found["ci95"], 4)]
         rows.append(row)
-    return table(["", *(text for head in HEADS for text in (head, "95 %"))], rows)
+    return table(["", *(text for head in _JUDGED.values() for text in (head, "95 %"))], rows)
 
 
 def _by_fold(results: Mapping[str, Any], cells: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -114,7 +119,8 @@ def _by_fold(results: Mapping[str, Any], cells: Mapping[str, Sequence[Mapping[st
 
 
 def _fold_table(results: Mapping[str, Any]) -> str:
-    return _by_fold(results, {n: card["delay_1"]["1"]["rank_ic"]["folds"] for n, card in results["models"].items()})
+    cards = {name: card for name, card in results["models"].items() if name != CONSTANT}
+    return _by_fold(results, {name: card["delay_1"]["1"]["rank_ic"]["folds"] for name, card in cards.items()})
 
 
 def _fold_difference_table(results: Mapping[str, Any]) -> str:
@@ -133,7 +139,11 @@ def _oracle(results: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _seed_table(results: Mapping[str, Any]) -> str:
-    rows = [[seed, pm(card["1"]["all"]), pm(card["mean"]["all"])] for seed, card in results["seeds"].items()]
+    cards = results["seeds"]
+    rows = [[seed, pm(card["1"]["all"]), pm(card["mean"]["all"])] for seed, card in cards.items()]
+    if len(cards) > 1:
+        spreads = [statistics.stdev(card[place]["all"]["mean"] for card in cards.values()) for place in ("1", "mean")]
+        rows.append(["spread (standard deviation)", *(number(spread, 4) for spread in spreads)])
     return table(["seed", "1 day", "mean over horizons"], rows)
 
 

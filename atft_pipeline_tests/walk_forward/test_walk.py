@@ -32,7 +32,7 @@ from atft_pipeline.walk_forward.checks import (
     judge_walk,
 )
 from atft_pipeline.walk_forward.fold import lake_arrays, prepare_fold
-from atft_pipeline.walk_forward.results import remove_stale_folds, summary_table
+from atft_pipeline.walk_forward.results import daily_series, remove_stale_folds, summary_table
 from atft_pipeline.walk_forward.spec import WalkSpec
 from atft_pipeline_tests.small_lake import CONTRACT
 from atft_pipeline_tests.walk_forward.tiny_walk import LIMITS, SMALL, copied, tiny_config, tiny_spec
@@ -241,3 +241,16 @@ def test_folds_of_datasets_that_are_gone_are_removed(mine: WalkSpec) -> None:
 def test_a_score_without_a_seed_says_so(walked: WalkSpec) -> None:
     rows = all_scores(walked).select("model", "seed").unique()
     assert set(rows.rows()) == {("model", 7), *((name, NO_SEED) for name in (*RIVALS, CONSTANT))}
+
+
+def test_several_seeds_count_as_the_mean_of_single_runs_and_an_undefined_day_is_left_out() -> None:
+    days = np.array(["2024-01-04", "2024-01-05", "2024-01-09"], dtype="datetime64[D]")
+    seeds = {7: [0.1, None, None], 8: [0.3, 0.2, None]}
+    rows = [
+        {"model": "model", "seed": seed, "measure": "rank_ic", "delay": 1, "horizon": 1, "date": day, "value": value}
+        for seed, values in seeds.items()
+        for day, value in zip(days.tolist(), values, strict=True)
+    ]
+    daily = pl.DataFrame(rows, schema_overrides={"value": pl.Float64, "date": pl.Date})
+    found = daily_series(daily, days)["model", "rank_ic", 1, 1]
+    assert found[:2] == pytest.approx([0.2, 0.2]) and np.isnan(found[2])
