@@ -199,8 +199,8 @@ def main() -> None:
             environment = {**os.environ, "PYTHONPATH": ""}
             printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             figures = json.loads(printed.splitlines()[-1])
-            ratio = round(figures["wall_s"] / spent[0], 1)
-            report("alpha158_qlib", figures["wall_s"], figures["cpu_s"], processes=processes, ratio=ratio,
+            ratios = {f"ratio_{of}": round(figures[f"{of}_s"] / spent[i], 1) for i, of in enumerate(("wall", "cpu"))}
+            report("alpha158_qlib", figures["wall_s"], figures["cpu_s"], processes=processes, **ratios,
                    pyqlib=figures["version"], **compare(ours, folder))  # fmt: skip
 
 
