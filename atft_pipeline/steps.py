@@ -24,7 +24,7 @@ from atft_pipeline.dataset.scaling import Statistics, fit_statistics
 from atft_pipeline.dataset.splits import Split, calendar_split
 from atft_pipeline.dataset.training_panel import PanelArrays, write_training_panel
 from atft_pipeline.features import catalog
-from atft_pipeline.features.group import Inputs, compute_columns
+from atft_pipeline.features.group import Group, Inputs, compute_columns
 from atft_pipeline.lake.store import LakeError, read_json, read_table
 from atft_pipeline.panel.asof import collecting_audits, total_audit
 from atft_pipeline.panel.build import SOURCES
@@ -91,12 +91,18 @@ def panel_hash(lake: Path) -> str:
     return str(read_json(panel_dir(lake) / "panel.json")["hash"])
 
 
-def build_features(lake: Path, name: str) -> Stored:
-    """Compute one feature group and store it by year, with the account of its as-of joins."""
-    group = next(group for group in catalog.GROUPS if group.name == name)
+def read_tables(lake: Path, group: Group) -> dict[str, pl.DataFrame]:
+    """The raw tables that the group reads beside the panel."""
     tables = {table: read_raw(lake, table) for table in group.tables if table not in PANEL_TABLES}
     if group.bar_columns:
         tables["bars_daily"] = read_raw(lake, "bars_daily", ("Date", "Code", *group.bar_columns))
+    return tables
+
+
+def build_features(lake: Path, name: str) -> Stored:
+    """Compute one feature group and store it by year, with the account of its as-of joins."""
+    group = next(group for group in catalog.GROUPS if group.name == name)
+    tables = read_tables(lake, group)
     known_as = panel_hash(lake)
     panel = _building(lake, known_as)
     dtypes = {column.name: column.dtype for column in group.columns}

@@ -2,10 +2,11 @@
 
     python benchmarks/features.py [--stocks 1000] [--start 2019-07-01] [--plan premium] [--lake FOLDER] [--only PART]
 
-Parts: `kernels` computes every group whose tables the panel alone gives. `peers` computes 64 of the same columns by
-Polars `.over` (streaming engine), 61 of them by pandas groupby, and compares the values. `build` writes raw tables of a
-simulated market and runs panel, every group of the plan and the dataset, each file on disk at the end. Prints JSON
-lines; cells are listed rows times columns. Dated results are kept in benchmarks/results/.
+Parts: `kernels` computes every group whose tables the panel alone gives; `compute` computes all of the plan from the
+raw tables of a lake that `build` left. `peers` computes 64 of the same columns by Polars `.over` (streaming engine), 61
+of them by pandas groupby, and compares the values. `build` writes raw tables of a simulated market and runs panel,
+every group of the plan and the dataset, each file on disk at the end. Prints JSON lines; cells are listed rows times
+columns. Dated results are kept in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -129,6 +130,30 @@ def kernels(stocks: int, days: int) -> None:
         spent = clock.stop()
     rate = round(rows * count / spent["wall_s"] / 1e6, 1)
     report("features_kernels", stocks=stocks, days=days, columns=count, mcells_per_s=rate, **spent, peak_gb=peak_gb())
+
+
+def compute(plan: str, lake: Path) -> None:
+    """Every group of the plan from the tables of a lake with a market panel: columns computed, none kept or written.
+
+    What the clock sees begins with a group's tables in memory and ends with its last column as float32 rows.
+    """
+    list(computed(random_panel(200, 300), PANEL_GROUPS))
+    panel = steps.load_panel(lake)
+    rows, columns, wall, cpu = int(panel.axes.listed.sum()), 0, 0.0, 0.0
+    of_groups: dict[str, dict[str, float]] = {}
+    for group in catalog.groups(plan):
+        inputs = Inputs(panel, steps.read_tables(lake, group))
+        with reusing_memory():
+            clock = Clock.start()
+            count = sum(1 for _ in compute_columns(group, inputs))
+            spent = clock.stop()
+        of_groups[group.name] = {"columns": count, **spent}
+        columns, wall, cpu = columns + count, wall + spent["wall_s"], cpu + spent["cpu_s"]
+    mcells = rows * columns / 1e6
+    days, stocks = panel.axes.shape
+    report("features_compute", stocks=stocks, days=days, plan=plan, columns=columns, rows=rows,
+           mcells_per_s=round(mcells / wall, 1), mcells_per_cpu_s=round(mcells / cpu, 1), wall_s=round(wall, 2),
+           cpu_s=round(cpu, 2), peak_gb=peak_gb(), groups=of_groups)  # fmt: skip
 
 
 def peers(stocks: int, days: int) -> None:
@@ -432,12 +457,16 @@ def main() -> None:
     parser.add_argument("--start", type=date.fromisoformat, default=date(2021, 7, 1))
     parser.add_argument("--end", type=date.fromisoformat, default=date(2024, 6, 28))
     parser.add_argument("--plan", default="premium")
-    parser.add_argument("--only", choices=("kernels", "peers", "build"))
+    parser.add_argument("--only", choices=("kernels", "compute", "peers", "build"))
     parser.add_argument("--lake", type=Path, help="folder to keep, whose raw/ serves again; a temporary one otherwise")
     chosen = parser.parse_args()
     days = int(np.busday_count(chosen.start, chosen.end) * 245 / 261)
     if chosen.only in (None, "kernels"):
         kernels(chosen.stocks, days)
+    if chosen.only == "compute":
+        if chosen.lake is None:
+            parser.error("--only compute needs --lake, the folder of a build")
+        compute(chosen.plan, chosen.lake)
     if chosen.only in (None, "peers"):
         peers(chosen.stocks, days)
     if chosen.only in (None, "build"):

@@ -6,9 +6,8 @@ with it never mistakes a half-assembled dataset for a whole one.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,15 @@ from numpy.typing import NDArray
 from atft_pipeline.dataset.contract import KEY_GROUP, KEYS, Contract, check_names, dataset_dir, digest, require_columns
 from atft_pipeline.dataset.feature_files import (
     WRITERS,
+    encoded_keys,
     feature_columns,
     features_dir,
     remove_other_years,
     require_spine,
 )
 from atft_pipeline.dataset.spine import YearSlice, typed_column, years
-from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, write_json, write_table_if_changed
+from atft_pipeline.lake.columns import EncodedColumn, encode
+from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, write_columns_if_changed, write_json
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.revision import git_revision
 from atft_pipeline.verdict import ContractBroken
@@ -59,38 +60,18 @@ def assemble_dataset(
     for group in _feature_groups(contract):
         for year in slices:
             require_spine(lake, group, year)
-    entries: dict[str, Any] = {}
-    written = 0
-    for name, record, changed in _written_years(lake, contract, slices, labels, half):
-        entries[name] = {"rows": record.rows, "content_hash": record.content_hash}
-        written += changed
-    remove_other_years(dataset_dir(lake), entries)
-    return _write_metadata(lake, contract, axes, entries, written, dict(source or {}))
 
-
-def _written_years(
-    lake: Path,
-    contract: Contract,
-    slices: list[YearSlice],
-    labels: Mapping[str, NDArray[np.generic]],
-    half_days: frozenset[date],
-) -> Iterable[tuple[str, Record, bool]]:
-    """Write two years while the next one is read: three years in memory, whatever the number of years."""
-
-    def write(year: YearSlice, frame: pl.DataFrame) -> tuple[str, Record, bool]:
-        return year.year, *write_table_if_changed(dataset_dir(lake) / f"{year.year}.parquet", frame, keys=KEYS)
+    def write(year: YearSlice) -> tuple[Record, bool]:
+        columns = _year_columns(lake, contract, year, labels, half)
+        return write_columns_if_changed(dataset_dir(lake) / f"{year.year}.parquet", columns, keys=KEYS)
 
     with ThreadPoolExecutor(WRITERS) as writers:
-        running: deque[Future[tuple[str, Record, bool]]] = deque()
-        for year in slices:
-            if len(running) == WRITERS:
-                yield running.popleft().result()
-            frame = _year_frame(lake, contract, year, labels, half_days)
-            require_columns(frame.columns, contract).require()
-            running.append(writers.submit(write, year, frame))
-            del frame  # the writer's is the last reference, so a written year leaves memory
-        for future in running:
-            yield future.result()
+        done = list(writers.map(write, slices))
+    records = {year.year: record for year, (record, _) in zip(slices, done, strict=True)}
+    entries = {name: {"rows": record.rows, "content_hash": record.content_hash} for name, record in records.items()}
+    written = sum(changed for _, changed in done)
+    remove_other_years(dataset_dir(lake), entries)
+    return _write_metadata(lake, contract, axes, entries, written, dict(source or {}))
 
 
 def knowledge_time(day: date, half_days: frozenset[date] = frozenset()) -> datetime:
@@ -131,28 +112,31 @@ def _require_groups(lake: Path, contract: Contract) -> None:
         raise ContractBroken(f"groups {', '.join(stale)} were computed from another panel; materialise them again")
 
 
-def _year_frame(
+def _year_columns(
     lake: Path,
     contract: Contract,
     year: YearSlice,
     labels: Mapping[str, NDArray[np.generic]],
     half_days: frozenset[date],
-) -> pl.DataFrame:
-    """The dataset's rows of one year, columns in contract order."""
-    frame = year.keys()
-    days = frame["date"].unique(maintain_order=True)
-    known = pl.Series("asof_ts", [knowledge_time(day, half_days) for day in days], dtype=pl.Datetime("us"))
-    clock = pl.DataFrame({"date": days, "asof_ts": known.dt.replace_time_zone("Asia/Tokyo")})
-    frame = frame.join(clock, on="date", how="left", maintain_order="left")
+) -> list[EncodedColumn]:
+    """The dataset's columns of one year in contract order; those of the groups as their files hold them."""
     types = {c.name: c.dtype for c in contract.columns}
-    parts = [typed_column(name, types[name], year.take(values)) for name, values in labels.items()]
+    columns = [*encoded_keys(year), encode(_knowledge_times(year, half_days))]
+    columns += [encode(typed_column(name, types[name], year.take(values))) for name, values in labels.items()]
     for group in _feature_groups(contract):
-        parts += feature_columns(lake, group, year).get_columns()
-    joined = frame.hstack(parts)
-    lost = [name for name in contract.names if name not in joined.columns]
+        columns += feature_columns(lake, group, year)
+    by_name = {column.name: column for column in columns}
+    lost = [name for name in contract.names if name not in by_name]
     if lost:
         raise ContractBroken(f"{year.year}: the feature files lack {', '.join(lost[:8])}; materialise them again")
-    return joined.select(contract.names)
+    return [by_name[name] for name in contract.names]
+
+
+def _knowledge_times(year: YearSlice, half_days: frozenset[date]) -> pl.Series:
+    """Column asof_ts: the knowledge time of each of the year's rows."""
+    days = year.axes.dates[year.first : year.end].astype("datetime64[D]").tolist()
+    known = pl.Series("asof_ts", [knowledge_time(day, half_days) for day in days], dtype=pl.Datetime("us"))
+    return known.dt.replace_time_zone("Asia/Tokyo").gather(np.repeat(np.arange(len(days)), year.listed.sum(axis=1)))
 
 
 def _write_metadata(

@@ -1,37 +1,43 @@
-"""The files of a feature group: Parquet by year in spine order, written as its columns come, read for the dataset.
+"""The files of a feature group: Parquet by year in spine order, encoded as its columns come, read for the dataset.
 
-One group is in memory at a time, and each column only as the rows of the spine; what a build holds does not grow with
-the number of groups.
+A column is turned into encoded rows of the spine while the next ones are computed; what a build holds does not grow
+with the number of groups.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.dataset.contract import KEYS, digest
 from atft_pipeline.dataset.spine import YearSlice, typed_column, years
+from atft_pipeline.lake.columns import EncodedColumn, encode
 from atft_pipeline.lake.store import (
     LakeError,
     Record,
+    read_columns,
     read_json,
     read_record,
     read_table,
+    write_columns_if_changed,
     write_json,
-    write_table_if_changed,
 )
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.verdict import ContractBroken
 
 WRITERS = 2
-"""Years written at once: encoding is one thread's work per file."""
+"""Columns encoded, or years written, at once."""
+WAITING = 4
+"""Dense columns that wait to be encoded or are, at most; one of a full market and ten years is 43 MB."""
+KEPT_YEARS = 32
+"""Years whose encoded keys are kept; one of a full market is 1 MB."""
 
 Columns = Mapping[str, NDArray[np.generic]] | Iterable[tuple[str, NDArray[np.generic]]]
 Audit = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -68,15 +74,15 @@ def write_features(
     rate), or a function that gives it once the columns are computed; the dataset's audit check reads it.
     """
     slices = list(years(axes))
-    rows_of_year = _typed_rows(group, dtypes, columns, slices)
     folder = features_dir(lake, group)
 
     def write(year: YearSlice) -> tuple[Record, bool]:
-        frame = year.keys().hstack(rows_of_year.pop(year.year))
-        return write_table_if_changed(folder / f"{year.year}.parquet", frame, keys=KEYS)
+        columns = [*encoded_keys(year), *columns_of_year[year.year]]
+        return write_columns_if_changed(folder / f"{year.year}.parquet", columns, keys=KEYS)
 
-    with ThreadPoolExecutor(WRITERS) as writers:
-        done = list(writers.map(write, slices))
+    with ThreadPoolExecutor(WRITERS) as workers:
+        columns_of_year = _encoded(group, dtypes, columns, slices, workers)
+        done = list(workers.map(write, slices))
     entries = {year.year: record.content_hash for year, (record, _) in zip(slices, done, strict=True)}
     remove_other_years(folder, entries)
     summary = {
@@ -93,31 +99,40 @@ def write_features(
     return Stored(int(str(summary["rows"])), written, len(entries) - written, str(summary["hash"]))
 
 
-def _typed_rows(
-    group: str, dtypes: Mapping[str, str], columns: Columns, slices: list[YearSlice]
-) -> dict[str, list[pl.Series]]:
-    """Year -> its columns as typed rows. One thread turns a column into rows while the next is computed."""
-    rows: dict[str, list[pl.Series]] = {year.year: [] for year in slices}
+def _encoded(
+    group: str, dtypes: Mapping[str, str], columns: Columns, slices: list[YearSlice], workers: ThreadPoolExecutor
+) -> dict[str, list[EncodedColumn]]:
+    """Year -> its columns, encoded by the workers while the next are computed."""
 
-    def keep(name: str, values: NDArray[np.generic]) -> None:
-        for year in slices:
-            rows[year.year].append(typed_column(name, dtypes[name], year.take(values)))
+    def encode_years(name: str, values: NDArray[np.generic]) -> list[EncodedColumn]:
+        return [encode(typed_column(name, dtypes[name], year.take(values))) for year in slices]
 
     names: list[str] = []
-    with ThreadPoolExecutor(1) as converter:
-        running = None
-        for name, values in columns.items() if isinstance(columns, Mapping) else columns:
-            names.append(name)
-            if name not in dtypes:
-                break
-            if running is not None:
-                running.result()
-            running = converter.submit(keep, name, values)
-        if running is not None:
-            running.result()
+    running: deque[Future[list[EncodedColumn]]] = deque()
+    done: list[list[EncodedColumn]] = []
+    for name, values in columns.items() if isinstance(columns, Mapping) else columns:
+        names.append(name)
+        if name not in dtypes:
+            break
+        if len(running) == WAITING:
+            done.append(running.popleft().result())
+        running.append(workers.submit(encode_years, name, values))
+    done += [future.result() for future in running]
     if names != list(dtypes):
         raise ContractBroken(f"group {group}: columns {names[:6]}..., declared are {list(dtypes)[:6]}...")
-    return rows
+    return {year.year: list(of_year) for year, of_year in zip(slices, zip(*done, strict=True), strict=True)}
+
+
+def encoded_keys(year: YearSlice) -> tuple[EncodedColumn, ...]:
+    """The spine's keys of one year; every group and the dataset begin with the same."""
+    if year.spine_hash not in _keys:
+        while len(_keys) >= KEPT_YEARS:
+            _keys.pop(next(iter(_keys)), None)
+        _keys[year.spine_hash] = tuple(encode(column) for column in year.keys().iter_columns())
+    return _keys[year.spine_hash]
+
+
+_keys: dict[str, tuple[EncodedColumn, ...]] = {}
 
 
 def require_spine(lake: Path, group: str, year: YearSlice) -> None:
@@ -133,13 +148,12 @@ def require_spine(lake: Path, group: str, year: YearSlice) -> None:
         year.require_aligned(path, read_table(path, list(KEYS)))
 
 
-def feature_columns(lake: Path, group: str, year: YearSlice) -> pl.DataFrame:
-    """The group's columns of one year in one piece each, without the keys, after `require_spine`."""
+def feature_columns(lake: Path, group: str, year: YearSlice) -> list[EncodedColumn]:
+    """The group's columns of one year as they are stored, without the keys, after `require_spine`."""
     require_spine(lake, group, year)
     path = features_dir(lake, group) / f"{year.year}.parquet"
-    names = [name for name in read_record(path).columns if name not in KEYS]
     try:
-        return read_table(path, names).rechunk()
+        return read_columns(path, [name for name in read_record(path).columns if name not in KEYS])
     except LakeError as error:
         raise ContractBroken(f"{error}; materialise features/{group} again") from error
 

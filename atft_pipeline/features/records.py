@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.features.companies import split_index
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import Array
+from atft_pipeline.panel.operators import Array, running_count
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.verdict import ContractBroken
 
@@ -44,11 +44,7 @@ class Records:
 
 def in_order(entity: Ints, day: NDArray[np.datetime64], entities: int) -> Records:
     """Records of the entities by `day`; those of one day keep the order given."""
-    order = np.lexsort((day, entity))
-    ordered = entity[order]
-    starts = np.searchsorted(ordered, ordered)
-    place = np.empty(len(entity), np.int64)
-    place[order] = np.arange(len(entity)) - starts
+    place = running_count(entity, np.argsort(day, kind="stable"), entities)
     return Records(entity, place, entities)
 
 
@@ -64,6 +60,8 @@ def listed_records(name: str, table: pl.DataFrame, axes: Axes) -> tuple[pl.DataF
         raise ContractBroken(
             f"{name}: none of {table.height} rows belongs to a code of the panel; check how it writes codes"
         )
+    if known.all():  # nothing to copy
+        return table, column.to_numpy()
     return table.filter(known), column.filter(known).to_numpy()
 
 

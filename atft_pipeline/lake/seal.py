@@ -2,7 +2,7 @@
 
 Page checksums cover pages, and the content hash covers values, but a flipped bit in the footer (a statistic, a length)
 can escape both. So the footer holds a seal: the SHA-256 of the whole file with the seal's own place filled by zeros.
-It is put in before the file's rename, needs no second file, and leaves equal content with equal bytes.
+It is put in as the file is written, needs no second file, and leaves equal content with equal bytes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ _TAIL = 8
 """A Parquet file ends with the footer's length (4 bytes) and PAR1."""
 
 
-def seal(path: Path) -> None:
-    """Fill the blank seal of a finished file. Raises ValueError when the file has no blank seal."""
-    with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as data:
-        place = _place(data)
-        if place is None or data[place : place + len(BLANK)] != BLANK:
-            raise ValueError(f"{path}: no blank seal to fill")
-        data[place : place + len(BLANK)] = _digest(data, place).encode()
-        data.flush()
+def filled(footer: bytes, before: hashlib._Hash) -> bytes:
+    """The footer with its blank seal filled, given the SHA-256 of everything before it (which is left as it is).
+
+    Raises ValueError when the footer has no blank seal.
+    """
+    found = _SEAL.search(footer)
+    if found is None or found.group(1) != BLANK:
+        raise ValueError("a footer without a blank seal to fill")
+    digest = before.copy()
+    digest.update(footer)
+    return footer[: found.start(1)] + digest.hexdigest().encode() + footer[found.end(1) :]
 
 
 def is_intact(path: Path) -> bool:

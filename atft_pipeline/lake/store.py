@@ -12,11 +12,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atft_pipeline.lake.seal import BLANK, SEAL_KEY, is_intact, seal
+from atft_pipeline.lake.columns import EncodedColumn, column_hash, encode, stored_columns, write_file
+from atft_pipeline.lake.seal import BLANK, SEAL_KEY, is_intact
 from atft_pipeline.verdict import ContractBroken
 
 RECORD_KEY = b"atft_pipeline.record"
-ROW_GROUP_ROWS = 262_144
+
+_PARSING = Lock()
+"""numpy parses an array's header as Python source, which two threads cannot do at once in CPython 3.11 (gh-106905)."""
 
 
 class LakeError(Exception):
@@ -44,25 +48,21 @@ class Record:
     keys: tuple[str, ...]
     content_hash: str
     source: dict[str, str]
+    column_hashes: dict[str, str] = field(default_factory=dict)
+    """Hash of each column's values; the content hash is made of them."""
 
 
 def content_hash(frame: pl.DataFrame) -> str:
-    """SHA-256 over names, types, validity and values, column by column; equal content gives an equal hash."""
-    digest = hashlib.sha256()
-    schema = {name: str(dtype) for name, dtype in frame.schema.items()}
-    digest.update(json.dumps(schema).encode())
-    for column in frame.iter_columns():
-        if column.null_count():
-            digest.update(column.is_null().to_numpy().tobytes())
-        if column.dtype == pl.String:
-            # Arrow's own buffers; the slot of a null is made empty first, as its bytes are otherwise arbitrary.
-            text = column.fill_null("").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-            digest.update(b"".join(bytes(buffer) for buffer in text.buffers()[1:]))
-            continue
-        values = column.to_physical()
-        values = values.cast(pl.UInt8) if values.dtype == pl.Boolean else values
-        digest.update(values.fill_null(0).to_numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 over names, types, validity and values; equal content gives an equal hash."""
+    return _content_hash(_schema(frame), [column_hash(column) for column in frame.iter_columns()])
+
+
+def _schema(frame: pl.DataFrame) -> dict[str, str]:
+    return {name: str(dtype) for name, dtype in frame.schema.items()}
+
+
+def _content_hash(schema: Mapping[str, str], hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join([json.dumps(schema), *hashes]).encode()).hexdigest()
 
 
 def write_table(
@@ -72,41 +72,63 @@ def write_table(
     keys: Sequence[str],
     source: Mapping[str, str] | None = None,
     before_rename: Callable[[Record], None] | None = None,
-    known_hash: str | None = None,
 ) -> Record:
     """Store `frame` at `path`, whole or not at all, in the row order given.
-
-    `known_hash` is the frame's content hash where the caller has it already.
 
     `before_rename` is called with the record when the file is finished but not yet visible.
     Raises `ContractBroken` when a key column is missing, null or not unique; nothing is written then.
     """
     _require_keys(path, frame, keys)
-    record = Record(
-        rows=frame.height,
-        columns={name: str(dtype) for name, dtype in frame.schema.items()},
-        keys=tuple(keys),
-        content_hash=known_hash or content_hash(frame),
-        source=dict(sorted((source or {}).items())),
-    )
-    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    table = table.replace_schema_metadata({RECORD_KEY: json.dumps(asdict(record)).encode(), SEAL_KEY: BLANK})
+    columns = [encode(column) for column in frame.iter_columns()]
+    return write_columns(path, columns, keys=keys, source=source, before_rename=before_rename)
+
+
+def write_columns(
+    path: Path,
+    columns: Sequence[EncodedColumn],
+    *,
+    keys: Sequence[str],
+    source: Mapping[str, str] | None = None,
+    before_rename: Callable[[Record], None] | None = None,
+) -> Record:
+    """Store encoded columns of equal height side by side at `path`, as `write_table` does their frame.
+
+    The caller vouches for the keys. Raises `LakeError` when the columns' rows are grouped differently.
+    """
+    record = _record(columns, keys, source)
     with replacing(path) as part:
-        pq.write_table(
-            table,
-            part,
-            compression="zstd",
-            compression_level=1,
-            # A dictionary of single-precision values costs three times the encoding and gains nothing.
-            use_dictionary=[name for name, dtype in frame.schema.items() if dtype != pl.Float32] or False,
-            row_group_size=ROW_GROUP_ROWS,
-            write_page_checksum=True,
-            store_schema=True,
-        )
-        seal(part)
+        try:
+            with part.open("wb") as out:
+                write_file(out, columns, {RECORD_KEY: json.dumps(asdict(record)).encode(), SEAL_KEY: BLANK})
+        except ValueError as error:
+            raise LakeError(f"{path}: {error}; rebuild the files that the columns come from") from error
         if before_rename:
             before_rename(record)
     return record
+
+
+def _record(columns: Sequence[EncodedColumn], keys: Sequence[str], source: Mapping[str, str] | None) -> Record:
+    schema = {column.name: column.dtype for column in columns}
+    return Record(
+        rows=columns[0].rows if columns else 0,
+        columns=schema,
+        keys=tuple(keys),
+        content_hash=_content_hash(schema, [column.hash for column in columns]),
+        source=dict(sorted((source or {}).items())),
+        column_hashes={column.name: column.hash for column in columns},
+    )
+
+
+def read_columns(path: Path, names: Sequence[str]) -> list[EncodedColumn]:
+    """Stored columns as they are in the file, after its seal was found sound. Raises `LakeError` as `read_table`."""
+    record = read_record(path)
+    lost = [name for name in names if name not in record.column_hashes]
+    if lost:
+        raise LakeError(f"{path}: lacks {', '.join(lost[:8])}, or an older version wrote it; rebuild this file")
+    stat = path.stat()
+    if not _sealed(path, stat.st_ino, stat.st_size, stat.st_mtime_ns):
+        raise LakeError(f"{path}: damaged (no sound seal); rebuild this file")
+    return stored_columns(path, record, names)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -168,16 +190,32 @@ def write_table_if_changed(
     path: Path, frame: pl.DataFrame, *, keys: Sequence[str], source: Mapping[str, str] | None = None
 ) -> tuple[Record, bool]:
     """Like `write_table`, but an equal stored file is left alone. Returns the record and whether it was written."""
-    found = content_hash(frame)
-    if path.exists():
-        try:
-            old = read_record(path)
-        except LakeError:
-            old = None
-        # A file without a sound seal is written again even when its content is equal.
-        if old is not None and is_intact(path) and old.content_hash == found and old.source == dict(source or {}):
-            return old, False
-    return write_table(path, frame, keys=keys, source=source, known_hash=found), True
+    hashes = [column_hash(column) for column in frame.iter_columns()]
+    old = _equal_record(path, _content_hash(_schema(frame), hashes), source)
+    if old:
+        return old, False
+    _require_keys(path, frame, keys)
+    columns = [encode(column, known) for column, known in zip(frame.iter_columns(), hashes, strict=True)]
+    return write_columns(path, columns, keys=keys, source=source), True
+
+
+def write_columns_if_changed(
+    path: Path, columns: Sequence[EncodedColumn], *, keys: Sequence[str], source: Mapping[str, str] | None = None
+) -> tuple[Record, bool]:
+    """Like `write_columns`, but an equal stored file is left alone. Returns the record and whether it was written."""
+    old = _equal_record(path, _record(columns, keys, source).content_hash, source)
+    return (old, False) if old else (write_columns(path, columns, keys=keys, source=source), True)
+
+
+def _equal_record(path: Path, found: str, source: Mapping[str, str] | None) -> Record | None:
+    """The record of a sound stored file of that content. One without a sound seal counts as different."""
+    if not path.exists():
+        return None
+    try:
+        old = read_record(path)
+    except LakeError:
+        return None
+    return old if old.content_hash == found and old.source == dict(source or {}) and is_intact(path) else None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -205,7 +243,8 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def read_array(path: Path, mmap: bool = True) -> np.ndarray:
     """The stored array, memory-mapped read-only unless `mmap` is False."""
     try:
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        with _PARSING:
+            return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise LakeError(f"{path}: missing; build the asset that writes it first") from None
     except ValueError as error:

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import gather
+from atft_pipeline.panel.operators import event_account, gather, latest_events
 from atft_pipeline.verdict import ContractBroken, Verdict
 
 Ints = NDArray[np.integer]
@@ -45,18 +45,22 @@ class AsOf:
 
     index: NDArray[np.int32]
     """[T, G] position in the events as the caller gave them; -1 where none is known yet."""
-    available_on: NDArray[np.datetime64]
-    """[T, G] first trading day on which that event could be used; NaT where none."""
+    days: NDArray[np.datetime64]
+    """[E] first trading day on which each event could be used."""
     staleness_td: NDArray[np.int32]
     """[T, G] rows since that day (since the first row, for an earlier day), 0 on it; -1 where none."""
     audit: Audit
 
+    @property
+    def available_on(self) -> NDArray[np.datetime64]:
+        """[T, G] first trading day on which the cell's event could be used; NaT where none."""
+        return np.append(self.days, np.datetime64("NaT", "D"))[self.index]
+
     def take(self, values: NDArray[np.generic], max_staleness: int | None = None) -> NDArray[np.float64]:
         """Event values [E] on the panel, [T, G]; null where no event is known or it is older than `max_staleness`."""
-        index = self.index
-        if max_staleness is not None:
-            index = np.where(self.staleness_td <= max_staleness, index, np.int32(-1))
-        return gather(values, index)
+        if max_staleness is None:
+            return gather(values, self.index)
+        return gather(values, self.index, self.staleness_td, max_staleness)
 
 
 _collected: ContextVar[list[Audit] | None] = ContextVar("_collected", default=None)
@@ -108,23 +112,24 @@ def as_of(
     first = place(days, axes)
     used = known & (first < len(axes.dates))
     latest = _latest_rows(days, ids, first, used, order, (len(axes.dates), width))
-    available_on = np.append(days, np.datetime64("NaT", "D"))[latest]
-    verify(latest, available_on, axes).require()
-    since = np.append(first, 0)[latest]
-    staleness = np.where(latest >= 0, np.arange(len(axes.dates))[:, None] - since, -1)
-    hits = latest >= 0
-    hit_rate = float(hits[axes.listed].mean() if entities is None and axes.listed.any() else hits.mean())
+    staleness, hits, early = event_account(latest, first, days.astype(np.int64), axes.dates.astype(np.int64))
+    if early:
+        verify(latest, np.append(days, np.datetime64("NaT", "D"))[latest], axes).require()
+    if entities is None and axes.listed.any():
+        hit_rate = float(np.count_nonzero((latest >= 0) & axes.listed) / np.count_nonzero(axes.listed))
+    else:
+        hit_rate = hits / max(latest.size, 1)
     audit = Audit(
         events=len(ids),
         unknown_entity=int((~known).sum()),
         not_yet_available=int((known & ~used).sum()),
-        rows_inspected=int(hits.sum()),
+        rows_inspected=hits,
         hit_rate=hit_rate,
     )
     collected = _collected.get()
     if collected is not None:
         collected.append(audit)
-    return AsOf(latest, available_on, staleness.astype(np.int32), audit)
+    return AsOf(latest, days, staleness, audit)
 
 
 def place(days: NDArray[np.datetime64], axes: Axes) -> NDArray[np.int64]:
@@ -151,19 +156,9 @@ def _latest_rows(
     days: NDArray[np.datetime64], ids: Ints, first: Ints, used: NDArray[np.bool_], order: Sequence[Series],
     shape: tuple[int, int],
 ) -> NDArray[np.int32]:  # fmt: skip
-    keys = [np.arange(len(ids)), *(_sortable(key) for key in reversed(order)), days, ids]
-    events = np.lexsort(keys)
-    events = events[used[events]]
-    cell = first[events] * shape[1] + ids[events]
-    last = np.ones(len(events), np.bool_)
-    # Sorted by entity, day and vintage: the newest event of a cell is the last of its run.
-    last[:-1] = cell[1:] != cell[:-1]
-    latest = np.full(shape, -1, np.int32)
-    latest.flat[cell[last]] = events[last]
-    set_on = np.where(latest >= 0, np.arange(shape[0])[:, None], -1)
-    np.maximum.accumulate(set_on, axis=0, out=set_on)
-    filled = np.take_along_axis(latest, np.maximum(set_on, 0), axis=0)
-    return np.where(set_on >= 0, filled, -1).astype(np.int32)
+    keys = [*(_sortable(key) for key in reversed(order)), days]
+    known_by = np.lexsort(keys) if len(keys) > 1 else np.argsort(days, kind="stable")
+    return latest_events(known_by[used[known_by]], first, ids, shape)
 
 
 def _sortable(key: Series) -> NDArray[np.generic]:

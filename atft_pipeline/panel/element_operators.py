@@ -119,11 +119,19 @@ def lag(x: NDArray[np.generic], k: int) -> Array:
     return out
 
 
-def gather(values: NDArray[np.generic], index: NDArray[np.int32]) -> Array:
-    """values [E] at positions [T, N]; null where the position is negative."""
+def gather(
+    values: NDArray[np.generic], index: NDArray[np.int32], age: NDArray[np.int32] | None = None, oldest: int = 0
+) -> Array:
+    """values [E] at positions [T, N]; null where the position is negative, or its `age` [T, N] is above `oldest`."""
     source = np.ascontiguousarray(values, np.float64)
     out = np.empty(index.shape)
-    in_threads(lambda first, end: _gathered(source, index[first:end], out[first:end]), len(out), 1, out.size)
+    ages = index if age is None else age
+    limit = np.iinfo(np.int32).max if age is None else oldest
+
+    def take(first: int, end: int) -> None:
+        _gathered(source, index[first:end], ages[first:end], limit, out[first:end])
+
+    in_threads(take, len(out), 1, out.size)
     return out
 
 
@@ -139,11 +147,11 @@ def on_listed(values: NDArray[np.generic], listed: NDArray[np.bool_]) -> tuple[N
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gathered(values, index, out):  # type: ignore[no-untyped-def]
+def _gathered(values, index, age, oldest, out):  # type: ignore[no-untyped-def]
     for t in range(out.shape[0]):
         for j in range(out.shape[1]):
             i = index[t, j]
-            out[t, j] = values[i] if i >= 0 else np.nan
+            out[t, j] = values[i] if i >= 0 and age[t, j] <= oldest else np.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

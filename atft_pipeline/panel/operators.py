@@ -23,6 +23,7 @@ from atft_pipeline.panel.cs_operators import (
     group_take,
 )
 from atft_pipeline.panel.element_operators import Array, divide, elementwise, gather, log, on_listed, where_known
+from atft_pipeline.panel.event_operators import event_account, latest_events, running_count
 from atft_pipeline.panel.pair_operators import CorrelationGraph, correlation_graph
 from atft_pipeline.panel.ts_operators import (
     ts_beta,
@@ -68,6 +69,7 @@ __all__ = [
     "cs_zscore",
     "divide",
     "elementwise",
+    "event_account",
     "gather",
     "group_count_table",
     "group_mean",
@@ -75,8 +77,10 @@ __all__ = [
     "group_sum_table",
     "group_table",
     "group_take",
+    "latest_events",
     "log",
     "on_listed",
+    "running_count",
     "ts_beta",
     "ts_change",
     "ts_corr",

@@ -26,7 +26,7 @@ DATES = 16
 ROWS, LANES = 4, 128
 """Pairs per inner loop: four stocks with 128 others, whose sums on 16 dates stay near the core."""
 
-ZERO, ONE = np.float32(0.0), np.float32(1.0)
+ZERO, ONE, TINY = np.float32(0.0), np.float32(1.0), np.float32(1e-30)
 LEAST_LEFT = np.float32(1e-6)
 """Share of a series' variance that must be left on the common days for a correlation to mean anything."""
 
@@ -189,8 +189,8 @@ def _dots(a, b, i, j0, j1, rows, dates, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _on_common_days(sums, d, place, i, j0, w, whole, terms, min_obs):  # type: ignore[no-untyped-def]
-    """Replace the sums of products of stock i with others by their correlations on the days both know.
+def _on_common_days(sums, d, place, i, j0, w, whole, terms, min_obs, rho):  # type: ignore[no-untyped-def]
+    """Replace the correlations `rho` of stock i where a window has a hole, by those on the days both know.
 
     A whole window's part of the common days is the other's own days, and the other's moments there are its own.
     """
@@ -199,15 +199,17 @@ def _on_common_days(sums, d, place, i, j0, w, whole, terms, min_obs):  # type: i
     days, total, squares = terms[_COUNT, d, j0 : j0 + w], terms[_SUM, d, j0 : j0 + w], terms[_SQUARES, d, j0 : j0 + w]
     least, others = terms[_LEAST, d, j0 : j0 + w], whole[d, j0 : j0 + w]
     mine, days_i, total_i, squares_i = whole[d, i], terms[_COUNT, d, i], terms[_SUM, d, i], terms[_SQUARES, d, i]
-    least_i, slope, offset = terms[_LEAST, d, i], terms[_SLOPE, d, i], terms[_OFFSET, d, i]
-    slopes, offsets = terms[_SLOPE, d, j0 : j0 + w], terms[_OFFSET, d, j0 : j0 + w]
-    for j in range(w):
-        n = days[j] if mine else (days_i if others[j] else both[j])
-        x, xx = (total_i if others[j] else sx[j]), (squares_i if others[j] else sxx[j])
-        y, yy = (total[j] if mine else sy[j]), (squares[j] if mine else syy[j])
-        vx, vy, known = xx - x * x / n, yy - y * y / n, n >= min_obs and least_i > ZERO and least[j] > ZERO
-        r = (sxy[j] - x * y / n) / np.sqrt(vx * vy) if known and vx > least_i and vy > least[j] else ZERO
-        sxy[j] = sxy[j] * (slope * slopes[j]) - offset * offsets[j] if mine and others[j] else r
+    least_i = terms[_LEAST, d, i]
+    for j in range(w):  # every value is loaded and computed, then chosen: so the loop has no branch
+        x_j, xx_j, y_j, yy_j, n_j, whole_j = sx[j], sxx[j], sy[j], syy[j], both[j], others[j]
+        own_n, own_y, own_yy, on_all = days[j], total[j], squares[j], rho[j]
+        n = own_n if mine else (days_i if whole_j else n_j)
+        x, xx = (total_i if whole_j else x_j), (squares_i if whole_j else xx_j)
+        y, yy = (own_y if mine else y_j), (own_yy if mine else yy_j)
+        vx, vy = xx - x * x / n, yy - y * y / n
+        known = (n >= min_obs) & (least_i > ZERO) & (least[j] > ZERO) & (vx > least_i) & (vy > least[j])
+        on_common = (sxy[j] - x * y / n) / np.sqrt(max(vx * vy, TINY))
+        rho[j] = on_all if mine and whole_j else (on_common if known else ZERO)
 
 
 @njit(cache=True, nogil=True)
@@ -239,7 +241,7 @@ def _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, 
     `floor` is what a correlation must reach to enter a stock's list: most pairs enter neither and are passed over.
     """
     sums = np.empty((6, dates + 1, ROWS * LANES), np.float32)
-    flags = np.zeros(LANES + 8, np.uint8)
+    rho, flags = np.empty(LANES, np.float32), np.zeros(LANES + 8, np.uint8)
     eights = flags.view(np.uint64)  # eight flags are looked at in one comparison
     best[:n], floor[:, :n] = 0, least
     slope, offset = terms[_SLOPE], terms[_OFFSET]
@@ -259,17 +261,14 @@ def _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, 
             for d in range(dates):
                 for m in range(min(ROWS, n - i0)):
                     i = i0 + m
-                    rho, enter, mine = sums[0, d, m * LANES : m * LANES + w], floor[d, j0:j1], floor[d, i]
+                    products, enter, mine = sums[0, d, m * LANES : m * LANES + w], floor[d, j0:j1], floor[d, i]
                     a, b, slopes, offsets = slope[d, i], offset[d, i], slope[d, j0:j1], offset[d, j0:j1]
-                    if last == 1:
-                        for j in range(w):
-                            r = rho[j] * (a * slopes[j]) - b * offsets[j]
-                            rho[j] = r
-                            flags[j] = (r >= mine) | (r >= enter[j])
-                    else:
-                        _on_common_days(sums, d, m * LANES, i, j0, w, whole, terms, min_obs)
-                        for j in range(w):
-                            flags[j] = (rho[j] >= mine) | (rho[j] >= enter[j])
+                    for j in range(w):
+                        rho[j] = products[j] * (a * slopes[j]) - b * offsets[j]
+                    if last > 1:
+                        _on_common_days(sums, d, m * LANES, i, j0, w, whole, terms, min_obs, rho)
+                    for j in range(w):
+                        flags[j] = rho[j] >= min(mine, enter[j])
                     flags[w : w + 8] = 0
                     for word in range(-(-w // 8)):
                         if eights[word] == 0:
