@@ -47,7 +47,11 @@ class FeatureValues(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(n_features, width))
 
     def table(self, features: Tensor) -> Table:
-        """The parameters of `features` [f] as `weighted_values` takes them."""
+        """The parameters of `features` [f] as `weighted_values` takes them, in float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._table(features)
+
+    def _table(self, features: Tensor) -> Table:
         embed, offset, inner = self.embed_weight[features], self.embed_bias[features], self.inner_weight[features]
         # A scalar's embedding is x w + b, so the inner layer is x (W w) + (W b + c): no product per row.
         slope = (inner @ embed[:, :, None])[:, :, 0]

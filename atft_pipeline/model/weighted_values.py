@@ -36,10 +36,13 @@ def weighted_values(x: Tensor, weights: Tensor, table: Table, chunk: int) -> Ten
     """sum_f weights_f LN_f(e_f + GLU(gate_f [ELU(slope_f x_f + shift_f) ; 1])), e_f = embed_f x_f + offset_f.
 
     x and weights [f, rows] -> [d, rows]. Rows lie along the last axis, because d is too short to fill a vector unit.
-    `chunk` rows are in work at once; their sums do not depend on it.
+    `chunk` rows are in work at once; their sums do not depend on it. Under autocast the products take its type, the
+    rest stays in float32.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        return _WeightedValues.apply(x, weights, chunk, *table)
+    device = x.device.type
+    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    with torch.autocast(device, enabled=False):
+        return _WeightedValues.apply(x, weights, chunk, half, *table)
 
 
 class _Scratch:
@@ -48,15 +51,27 @@ class _Scratch:
     def __init__(self, like: Tensor) -> None:
         self.like, self.buffers = like, {}  # type: tuple[Tensor, dict[tuple[str, tuple[int, ...]], Tensor]]
 
-    def __call__(self, name: str, *shape: int) -> Tensor:
+    def __call__(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         key = (name, shape)
         if key not in self.buffers:
-            self.buffers[key] = self.like.new_empty(shape)
+            self.buffers[key] = self.like.new_empty(shape, dtype=dtype)
         return self.buffers[key]
+
+    def in_type(self, dtype: torch.dtype, name: str, tensor: Tensor) -> Tensor:
+        """`tensor` itself or its copy in another type."""
+        return tensor if tensor.dtype == dtype else self(name, *tensor.shape, dtype=dtype).copy_(tensor)
+
+    def product(self, name: str, a: Tensor, b: Tensor) -> Tensor:
+        """The batched product, computed in the type of its factors and handed on in that of the rest."""
+        shape = (a.shape[0], a.shape[1], b.shape[2])
+        if a.dtype == self.like.dtype:
+            return torch.bmm(a, b, out=self(name, *shape))
+        return self(name, *shape).copy_(torch.bmm(a, b, out=self(f"{name} as computed", *shape, dtype=a.dtype)))
 
 
 class _Chunk(NamedTuple):
     hidden: Tensor  # [f, d + 1, r], the last row is ones
+    factor: Tensor  # the same in the type of the products
     gated: Tensor  # [f, 2 d, r]
     opened: Tensor  # [f, d, r] sigmoid of the second half
     value: Tensor  # [f, d, r] before the normalisation
@@ -64,7 +79,8 @@ class _Chunk(NamedTuple):
     rstd: Tensor  # [f, r]
 
 
-def _values(x: Tensor, p: Table, scratch: _Scratch) -> _Chunk:
+def _values(x: Tensor, p: Table, gate: Tensor, scratch: _Scratch) -> _Chunk:
+    """`gate` is p.gate in the type of the products."""
     (f, d), r = p.embed.shape, x.shape[1]
     x = x[:, None]
     hidden = scratch("hidden", f, d + 1, r)
@@ -72,50 +88,57 @@ def _values(x: Tensor, p: Table, scratch: _Scratch) -> _Chunk:
     inner = hidden[:, :d]
     torch.mul(x, p.slope[:, :, None], out=inner)
     F.elu(inner.add_(p.shift[:, :, None]), inplace=True)
-    gated = torch.bmm(p.gate, hidden, out=scratch("gated", f, 2 * d, r))
+    factor = scratch.in_type(gate.dtype, "factor", hidden)
+    gated = scratch.product("gated", gate, factor)
     opened = torch.sigmoid(gated[:, d:], out=scratch("opened", f, d, r))
     value = torch.mul(x, p.embed[:, :, None], out=scratch("value", f, d, r))
     value.add_(p.offset[:, :, None]).addcmul_(gated[:, :d], opened)
     mean = value.mean(1)
     square = torch.mul(value, value, out=scratch("work", f, d, r)).mean(1)
-    return _Chunk(hidden, gated, opened, value, mean, torch.rsqrt((square - mean * mean).clamp_(min=0) + EPS))
+    return _Chunk(hidden, factor, gated, opened, value, mean, torch.rsqrt((square - mean * mean).clamp_(min=0) + EPS))
 
 
 class _WeightedValues(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, chunk: int, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weights: Tensor, chunk: int, half: torch.dtype, *parameters: Tensor
+    ) -> Tensor:  # fmt: skip
         p, scratch = Table(*parameters), _Scratch(x)
+        gate = p.gate.to(half)
         out = x.new_empty(p.embed.shape[1], x.shape[1])
         gain_t, bias_t = p.gain.t().contiguous(), p.bias.t().contiguous()
         for start in range(0, x.shape[1], chunk):
             rows = slice(start, start + chunk)
             w = weights[:, rows].contiguous()
-            c = _values(x[:, rows].contiguous(), p, scratch)
+            c = _values(x[:, rows].contiguous(), p, gate, scratch)
             scaled = w * c.rstd
             work = torch.mul(c.value, scaled[:, None], out=scratch("work", *c.value.shape))
             summed = torch.bmm(gain_t[:, None], work.transpose(0, 1))[:, 0]
             out[:, rows] = summed - gain_t @ (scaled * c.mean) + bias_t @ w
         ctx.save_for_backward(x, weights, *parameters)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.half = chunk, half
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weights, *parameters = ctx.saved_tensors
         p, scratch = Table(*parameters), _Scratch(x)
+        gate = p.gate.to(ctx.half)
         grads = Table(*(torch.zeros_like(q) for q in parameters))
+        # Laid out as its products come, so that adding them runs along memory.
+        grads = grads._replace(gate=torch.zeros_like(p.gate.transpose(1, 2).contiguous()).transpose(1, 2))
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_w = torch.empty_like(weights)
         with torch.autocast(x.device.type, enabled=False):
             for start in range(0, x.shape[1], ctx.chunk):
                 rows = slice(start, start + ctx.chunk)
                 part_x, w, out = x[:, rows].contiguous(), weights[:, rows].contiguous(), grad[:, rows].contiguous()
-                c = _values(part_x, p, scratch)
+                c = _values(part_x, p, gate, scratch)
                 grad_w[:, rows], grad_value = _through_the_sum(w, out, c, p, grads, scratch)
-                grad_inner = _through_the_gate(part_x, grad_value, c, p, grads, scratch)
+                grad_inner = _through_the_gate(part_x, grad_value, c, gate, grads, scratch)
                 if grad_x is not None:
                     grad_x[:, rows] = _over_width(p.embed, grad_value) + _over_width(p.slope, grad_inner)
-        return grad_x, grad_w, None, *grads
+        return grad_x, grad_w, None, None, *grads
 
 
 def _over_width(table: Tensor, tensor: Tensor) -> Tensor:
@@ -145,20 +168,23 @@ def _through_the_sum(
     return agreement + p.bias @ out, grad_value.addcmul_(work, scaled[:, None])
 
 
-def _through_the_gate(x: Tensor, grad_value: Tensor, c: _Chunk, p: Table, grads: Table, scratch: _Scratch) -> Tensor:
+def _through_the_gate(
+    x: Tensor, grad_value: Tensor, c: _Chunk, gate: Tensor, grads: Table, scratch: _Scratch
+) -> Tensor:  # fmt: skip
     """Add the parameters' gradients and return that of the inner layer's input [f, d, r]."""
-    d = p.embed.shape[1]
+    d = grad_value.shape[1]
     work, grad_gated = scratch("work", *grad_value.shape), scratch("grad_gated", *c.gated.shape)
     opened_part = c.gated[:, :d]
     torch.mul(grad_value, c.opened, out=grad_gated[:, :d])
     torch.mul(c.opened, opened_part, out=work)
     torch.sub(opened_part, work, out=work)
     torch.mul(grad_gated[:, :d], work, out=grad_gated[:, d:])
-    grads.gate.add_(torch.bmm(c.hidden, grad_gated.transpose(1, 2)).transpose(1, 2))
+    through = scratch.in_type(gate.dtype, "through", grad_gated)
+    grads.gate.add_(torch.bmm(c.factor, through.transpose(1, 2)).transpose(1, 2))
 
     scalar = torch.stack([x, torch.ones_like(x)], 1)  # [f, 2, r]
     _add_pair(grads.embed, grads.offset, torch.bmm(scalar, grad_value.transpose(1, 2)))
-    grad_inner = torch.bmm(p.gate[:, :, :d].transpose(1, 2), grad_gated, out=work)
+    grad_inner = scratch.product("work", gate[:, :, :d].transpose(1, 2), through)
     inner = c.hidden[:, :d]
     torch.ops.aten.elu_backward.grad_input(grad_inner, 1.0, 1.0, 1.0, True, inner, grad_input=grad_inner)
     _add_pair(grads.slope, grads.shift, torch.bmm(scalar, grad_inner.transpose(1, 2)))

@@ -44,7 +44,8 @@ class TrainingConfig:
     attention_heads: int = 4
     sequence_length: int = 60
     dropout: float = 0.1
-    row_chunk: int = 1024
+    row_chunk: int = 0
+    """Rows of variable selection in work at once; 0: few enough for a processor's cache, many enough to fill a GPU."""
     pair_chunk: int = 0
 
     delay: int = 1

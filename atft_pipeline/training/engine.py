@@ -28,7 +28,7 @@ from atft_pipeline.training.feed import Feed, Prepare, Recipe, choose_mode, free
 from atft_pipeline.training.graph import GraphRules, GraphStore
 from atft_pipeline.training.losses import LossFunction
 from atft_pipeline.training.machine import peak_memory_mb
-from atft_pipeline.training.memory import MemoryLadder, is_out_of_memory
+from atft_pipeline.training.memory import MemoryLadder, is_out_of_memory, rows_at_once
 from atft_pipeline.training.optimiser import StageOptimiser, clip_gradients
 from atft_pipeline.training.panel_data import PanelData
 from atft_pipeline.training.phases import Phase, Stage, freeze, resolve_phases
@@ -57,7 +57,8 @@ def build_model(config: TrainingConfig, panel: PanelData) -> ATFTGATFAN:
             n_features=panel.n_features, spectral=panel.spectral, return_channel=panel.return_channel,
             hidden=config.hidden, value_width=config.value_width, sequence_length=config.sequence_length,
             attention_heads=config.attention_heads, dropout=config.dropout, horizons=panel.horizons,
-            row_chunk=config.row_chunk, pair_chunk=config.pair_chunk,
+            row_chunk=rows_at_once(config, panel.n_features, choose_device(config)),
+            pair_chunk=config.pair_chunk,
         )
     )  # fmt: skip
 
@@ -104,6 +105,8 @@ class Trainer:
         self.validator = Validator(config, panel, self._targets(panel.part("valid")))
         self.history: list[dict[str, Any]] = []
         self.where: dict[str, Any] = {}
+        self._state: dict[str, Any] | None = None
+        self.average: WeightAverage | None = None
         if self.model.config.horizons != panel.horizons:
             raise TrainingFault(f"the model predicts {self.model.config.horizons}, the labels are {panel.horizons}")
 
@@ -164,8 +167,7 @@ class Trainer:
     def _open(self, place: int, phase: Phase) -> Progress:
         """Resume the phase from its last checkpoint, or start it from the best of the phase before."""
         last = self.folder.checkpoint(phase.number, "last")
-        self._state: dict[str, Any] | None = None
-        self.average: WeightAverage | None = None
+        self._state = self.average = None
         if last.exists():
             state = checkpoint.load(last, self.device)
             progress = Progress(**state["progress"])

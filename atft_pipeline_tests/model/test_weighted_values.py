@@ -57,6 +57,21 @@ def test_passes_the_finite_difference_check() -> None:
     assert torch.autograd.gradcheck(lambda x, w, *t: weighted_values(x, w, Table(*t), 2), (x, weights, *table))
 
 
+def test_half_precision_products_leave_sums_and_accumulated_gradients_accurate() -> None:
+    """Thousands of chunks: gradients gathered in bfloat16 would stand still after the first few hundred."""
+    torch.manual_seed(0)
+    values, x = FeatureValues(3, 5), torch.randn(3, 4000)
+    weights = torch.rand(3, 4000, requires_grad=True)
+    found = []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            y = weighted_values(x, weights, values.table(torch.arange(3)), 4)
+        assert y.dtype == torch.float32
+        found.append([y, *torch.autograd.grad(y.square().sum(), [weights, *values.parameters()])])
+    for full, low in zip(*found, strict=True):
+        assert 0 < float((low - full).norm() / full.norm()) < 0.02
+
+
 def test_selection_weights_are_a_distribution_near_the_average_at_the_start() -> None:
     weights = SelectionWeights(10, 16, 0.0)(torch.randn(50, 10))
     torch.testing.assert_close(weights.sum(-1), torch.ones(50))
