@@ -18,6 +18,7 @@ from atft_pipeline.model.graph_attention import GraphAttention
 from atft_pipeline.model.heads import Heads
 from atft_pipeline.model.highway import LinearHighway
 from atft_pipeline.model.norm import AdaptiveNorm
+from atft_pipeline.model.student import StudentHeads
 from atft_pipeline.model.temporal import StaticContext, Temporal
 from atft_pipeline.model.variable_selection import VariableSelection
 
@@ -43,6 +44,7 @@ class ATFTGATFAN(nn.Module):
         self.fusion = Fusion(c.hidden)
         self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)
         self.highway = LinearHighway(c.n_features, len(c.horizons))
+        self.student = StudentHeads(c.hidden, len(c.horizons)) if c.student_t else None
         self.pair_chunk = c.pair_chunk
         """Windows encoded at once while training; 0: all. It changes no number, and may change while training."""
         self.uses_adaptive_norm = False
@@ -66,7 +68,7 @@ class ATFTGATFAN(nn.Module):
             "temporal": list(self.temporal.parameters()),
             "graph": [*self.graph.parameters(), *slot],
             "fusion": [p for p in self.fusion.parameters() if all(p is not s for s in slot)],
-            "heads": [*self.heads.parameters(), *self.highway.parameters()],
+            "heads": [p for m in (self.heads, self.highway, self.student) if m is not None for p in m.parameters()],
         }
 
     def forward(self, block: Block) -> Output:
@@ -97,6 +99,7 @@ class ATFTGATFAN(nn.Module):
             torch.cat([o.score for o in outputs]),
             torch.cat([o.quantiles for o in outputs]),
             Forecast(*(torch.cat([getattr(o.forecast, n) for o in outputs]) for n in ("main", "mean", "scale"))),
+            torch.cat([o.student for o in outputs if o.student is not None]) if self.student is not None else None,
             {name: torch.stack([o.diagnostics[name] for o in outputs]).mean() for name in outputs[0].diagnostics},
         )
 
@@ -109,7 +112,8 @@ class ATFTGATFAN(nn.Module):
         direct = self.highway(self._newest(block))  # [m, H]
         score, quantiles = score + direct, quantiles + direct[..., None]
         diagnostics["edges"] = torch.tensor(float(block.edge_index.shape[1] if has_graph else 0))
-        return Output(score, quantiles, self.forecast(block), diagnostics)
+        student = None if self.student is None else self.student(c)  # [m, H, 3]
+        return Output(score, quantiles, self.forecast(block), student, diagnostics)
 
     def forecast(self, block: Block) -> Forecast:
         """The forecasters alone (all that their own training stage needs); neutral while block A is off."""

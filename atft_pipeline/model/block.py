@@ -84,6 +84,8 @@ class Output:
     quantiles: Tensor
     """[M, H, Q], rising along the last axis."""
     forecast: Forecast
+    student: Tensor | None = None
+    """[M, H, 3] location, scale and degrees of freedom of the standardised return, where the model has such heads."""
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     """Detached scalars for the log: alpha, norm_projection, norm_graph, edges."""
 

@@ -38,6 +38,8 @@ class ModelConfig:
     san_period: int = 5
     edge_dim: int = 3
     forecaster_width: int = 64
+    student_t: bool = False
+    """Whether each horizon has a Student-t head beside its score and quantiles."""
     row_chunk: int = 256
     """Rows of variable selection in work at once: few enough to stay in a processor's cache; a GPU wants thousands."""
     pair_chunk: int = 0

@@ -80,6 +80,9 @@ class TrainingConfig:
     sharpe_weight: float | None = None
     """Override the phase table's weight wherever the table uses the term; None keeps the table."""
 
+    student_weight: float = 0.0
+    """Weight of the likelihood of Student-t heads in every stage that trains the scores; 0 leaves the heads out."""
+
     book_horizon: int = 5
     """Horizon whose decile book gives the headline Sharpe: its sleeves trade a fifth of the book a day."""
     cost_one_way: float = 0.001

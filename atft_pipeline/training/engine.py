@@ -58,7 +58,7 @@ def build_model(config: TrainingConfig, panel: PanelData) -> ATFTGATFAN:
             hidden=config.hidden, value_width=config.value_width, sequence_length=config.sequence_length,
             attention_heads=config.attention_heads, dropout=config.dropout, horizons=panel.horizons,
             row_chunk=rows_at_once(config, panel.n_features, choose_device(config)),
-            pair_chunk=config.pair_chunk,
+            pair_chunk=config.pair_chunk, student_t=config.student_weight > 0,
         )
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atft_pipeline.evaluation.metrics import horizon_weights
+from atft_pipeline.model.student import student_nll
 from atft_pipeline.training.faults import ConfigError
 from atft_pipeline.training.phases import LossWeights
 from atft_pipeline.training.targets import BlockTargets
@@ -26,7 +27,7 @@ SHARPE_EPS = 1e-4**2
 MIN_SHARPE_DATES = 8
 GROSS = 2.0
 
-TERMS = ("huber", "rank", "csic", "sharpe", "pinball", "aux")
+TERMS = ("huber", "rank", "csic", "sharpe", "pinball", "aux", "student")
 
 
 @dataclass
@@ -54,8 +55,14 @@ class LossFunction:
         self.horizon_weights = torch.tensor([per_horizon[h] for h in horizons], dtype=torch.float32)
         self.quantiles = torch.tensor(list(quantiles), dtype=torch.float32)
 
-    def __call__(self, score: Tensor, quantiles: Tensor, pairs: Tensor, targets: BlockTargets, aux: Tensor) -> Loss:
-        """score [M, H], quantiles [M, H, Q], pairs [M, 2] -> the total loss. `aux` is the forecasters' own loss."""
+    def __call__(
+        self, score: Tensor, quantiles: Tensor, pairs: Tensor, targets: BlockTargets, aux: Tensor,
+        student: Tensor | None = None,
+    ) -> Loss:  # fmt: skip
+        """score [M, H], quantiles [M, H, Q], pairs [M, 2] -> the total loss.
+
+        `aux` is the forecasters' own loss; `student` [M, H, 3] adds the likelihood of the labels under such heads.
+        """
         with torch.autocast(score.device.type, enabled=False):
             s = dense(score.float(), pairs, targets.mask.shape[:2])
             q = dense(quantiles.float(), pairs, targets.mask.shape[:2])
@@ -68,6 +75,10 @@ class LossFunction:
                 "pinball": mean(pinball(q, targets, self.quantiles.to(q.device))),
                 "aux": aux.float(),
             }
+            if student is not None:
+                # Pair by pair before the grid: an empty cell has no scale, and its gradient would not be a number.
+                nll = student_nll(student, targets.standardised[pairs[:, 0], pairs[:, 1]])
+                terms["student"] = mean(masked_mean(dense(nll, pairs, targets.mask.shape[:2]), targets.mask))
             return self.combine(terms)
 
     def combine(self, terms: dict[str, Tensor]) -> Loss:

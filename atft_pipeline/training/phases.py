@@ -27,6 +27,7 @@ class LossWeights:
     sharpe: float
     pinball: float
     aux: float
+    student: float = 0.0
 
     @classmethod
     def from_mapping(cls, weights: Mapping[str, float]) -> LossWeights:
@@ -157,6 +158,8 @@ def _adjusted(weights: LossWeights, config: TrainingConfig) -> LossWeights:
     for term, value in given.items():
         if value is not None and values[term] > 0:
             values[term] = value
+    if not weights.only_aux:
+        values["student"] = config.student_weight
     if not config.use_rankic:
         values["rank"] = 0.0
     return LossWeights.from_mapping(values)

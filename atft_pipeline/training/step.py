@@ -66,7 +66,8 @@ class StepGradient:
                 return _forecasts(self.model.forecast(block)), 0
             output = self.model(block)
         edges = int(output.diagnostics["edges"]) - len(block.pairs) if self.model.uses_graph else 0
-        return [output.score, output.quantiles, *_forecasts(output.forecast)], max(edges, 0)
+        student = [] if output.student is None else [output.student]
+        return [output.score, output.quantiles, *student, *_forecasts(output.forecast)], max(edges, 0)
 
     def _loss(self, stage: Stage, batch: Batch, leaves: Sequence[Tensor], loss: LossFunction) -> Loss:
         assert batch.targets is not None
@@ -81,7 +82,8 @@ class StepGradient:
             aux = torch.zeros((), device=self.device)
         if stage.weights.only_aux:
             return loss.combine({"aux": aux})
-        return loss(leaves[0], leaves[1], pairs, batch.targets, aux)
+        student = leaves[2] if self.model.student is not None else None
+        return loss(leaves[0], leaves[1], pairs, batch.targets, aux, student)
 
 
 @dataclass

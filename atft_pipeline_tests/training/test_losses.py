@@ -16,7 +16,7 @@ from atft_pipeline.training.phases import LossWeights
 from atft_pipeline.training.targets import BlockTargets, Targets, standardise
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-ALL_ON = LossWeights(huber=1, rank=0.5, csic=0.3, sharpe=0.1, pinball=0.3, aux=0.05)
+ALL_ON = LossWeights(huber=1, rank=0.5, csic=0.3, sharpe=0.1, pinball=0.3, aux=0.05, student=0.2)
 DAYS, STOCKS = 9, 30
 
 
@@ -43,7 +43,8 @@ def loss_of(
     """score [D, n, H]"""
     pairs = all_pairs(*score.shape[:2]) if pairs is None else pairs
     at = score[pairs[:, 0], pairs[:, 1]]
-    return LossFunction(weights, HORIZONS, QUANTILES)(at, quantiles_of(at), pairs, targets, torch.tensor(2.0))
+    student = torch.stack([at, torch.full_like(at, 0.8), torch.full_like(at, 4.0)], -1)
+    return LossFunction(weights, HORIZONS, QUANTILES)(at, quantiles_of(at), pairs, targets, torch.tensor(2.0), student)
 
 
 def only(term: str) -> LossWeights:

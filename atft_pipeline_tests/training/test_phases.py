@@ -150,3 +150,19 @@ def test_a_stage_of_no_epochs_is_left_out_of_the_table() -> None:
     phases = resolve_phases(tiny_config(epochs=(1, 0, 1, 0, 1)))
     assert [p.number for p in phases] == [0, 1, 3] and [s.name for s in phases[1].stages] == ["joint"]
     assert replace(phases[0], stages=PHASES[0].stages).name == "baseline"
+
+
+def test_student_t_heads_train_where_the_scores_do_and_their_share_of_the_loss_is_logged(
+    tiny: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny, tmp_path, epochs=(1, 1, 1, 0, 0), student_weight=0.2, mc_samples=0)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if name.startswith("student")}
+    trainer.train()
+    assert len(before) == 2
+    assert all(float((dict(trainer.model.named_parameters())[n] - p).abs().max()) > 0 for n, p in before.items())
+    by_stage = {record["stage"]: record["train"] for record in trainer.history}
+    assert "student" not in by_stage["statistics"]["contributions"]
+    for stage in ("baseline", "joint"):
+        found = by_stage[stage]
+        assert found["contributions"]["student"] == pytest.approx(0.2 * found["terms"]["student"], rel=1e-5)
+        assert found["terms"]["student"] > 0
