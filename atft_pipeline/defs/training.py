@@ -54,7 +54,12 @@ def model(
     preset = config.preset or settings.training_preset
     command = training_command(pipeline.lake, sys.executable, preset, values, config.overrides_file)
     runs = pipeline.lake / "runs"
-    results = training_process.run(context, command, heartbeat=runs / "last" / "heartbeat.json")
+    results = training_process.run(
+        context,
+        command,
+        heartbeat=runs / "last" / "heartbeat.json",
+        when_out_of_memory=["--set", "rungs_down=1"],
+    )
     metadata = _reported(results)
     if config.overrides_file:
         metadata["overrides_file"] = dg.MetadataValue.path(str(pipeline.lake / config.overrides_file))

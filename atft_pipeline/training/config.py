@@ -108,6 +108,11 @@ class TrainingConfig:
     checkpoint_every: int = field(default=25, metadata=OPERATIONAL)
     """Optimiser steps between two resumable checkpoints."""
     heartbeat_seconds: float = field(default=10.0, metadata=OPERATIONAL)
+    stall_seconds: float = field(default=300.0, metadata=OPERATIONAL)
+    """Seconds without a move of training after which the stacks of all threads are written to `stacks.txt`."""
+    rungs_down: int = field(default=0, metadata=OPERATIONAL)
+    """Rungs of the memory ladder to go down before the first step: what the supervisor sets for a child that the kernel
+    killed for its memory."""
     lock_wait_seconds: float = field(default=7200.0, metadata=OPERATIONAL)
 
     def __post_init__(self) -> None:

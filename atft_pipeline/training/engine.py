@@ -100,6 +100,9 @@ class Trainer:
         self.ladder = MemoryLadder(
             self.model, config, len(panel.codes), self.device, folder.path.parent / "memory.json"
         )
+        for _ in range(config.rungs_down):
+            killed = MemoryError("the kernel killed the attempt before for its memory")
+            reporter.line(self.ladder.climb_down(killed, {"stage": "start"}))
         self.disk = DiskKeeper(folder.path, graphs, reporter.line)
         self.gradient = StepGradient(self.model, self.autocast, self.device)
         self.validator = Validator(config, panel, self._targets(panel.part("valid")))

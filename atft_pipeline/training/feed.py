@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import statistics
 import sys
 import time
 import traceback
@@ -40,6 +41,9 @@ IN_FLIGHT = 2
 READY = b"ready"
 START_SECONDS = 180.0
 """How long a worker may take to start: it imports torch and maps the panel."""
+
+HANG_FACTOR = 20.0
+"""A worker may take so many times the median of the blocks before, however short the limit is."""
 
 STACK_SECONDS = 2.0
 """How long a hung worker may take to write its stacks before it is killed."""
@@ -109,6 +113,7 @@ class Feed:
         self.mode, self._source, self._targets, self._config, self._say = mode, source, targets, config, say
         self._recipe = recipe
         self._workers: list[_Worker] = []
+        self._paces: list[float] = []
         self.events: list[dict[str, Any]] = []
 
     def batches(self, blocks: Sequence[Days], *, with_graph: bool) -> Iterator[Batch]:
@@ -127,6 +132,11 @@ class Feed:
             blocks[done:], with_graph=with_graph, targets=self._targets, prefetch=self.mode.name == "mapped"
         )
 
+    def patience(self) -> float:
+        """Seconds without an answer after which a worker counts as hung."""
+        usual = statistics.median(self._paces) if self._paces else 0.0
+        return max(self._config.worker_timeout, HANG_FACTOR * usual)
+
     def close(self) -> None:
         """Stop the worker processes."""
         for worker in self._workers:
@@ -143,7 +153,8 @@ class Feed:
                 workers[number % len(workers)].ask(blocks[number], with_graph)
             for number in range(len(blocks)):
                 worker = workers[number % len(workers)]
-                batch = worker.receive(self._config.worker_timeout)
+                batch, pace = worker.receive(self.patience())
+                self._paces.append(pace)
                 if number + ahead < len(blocks):
                     worker.ask(blocks[number + ahead], with_graph)
                 yield None if batch is None else batch.to(self._source.device)
@@ -189,8 +200,11 @@ class _Worker:
         except OSError as error:
             raise WorkerLost(f"batch worker {self.number} ended: {error}", "") from error
 
-    def receive(self, timeout: float) -> Batch | None:
-        """The answer to the oldest question. Raises `WorkerLost`, or `TrainingFault` with the worker's own error."""
+    def receive(self, timeout: float) -> tuple[Batch | None, float]:
+        """The answer to the oldest question and the seconds that it took.
+
+        Raises `WorkerLost`, or `TrainingFault` with the worker's own error.
+        """
         try:
             if not self._is_ready:
                 if not self._connection.poll(max(timeout, START_SECONDS)):
@@ -198,12 +212,12 @@ class _Worker:
                 self._is_ready = self._connection.recv_bytes() == READY
             if not self._connection.poll(timeout):
                 raise WorkerLost(f"batch worker {self.number} gave nothing for {timeout:g} s", self._dump())
-            kind, content = pickle.loads(self._connection.recv_bytes())
+            kind, content, seconds = pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise WorkerLost(f"batch worker {self.number} ended: {error or 'end of file'}", "") from error
         if kind == "error":
             raise TrainingFault(f"batch worker {self.number} failed:\n{content}")
-        return _from_arrays(content)
+        return _from_arrays(content), seconds
 
     def stop(self) -> None:
         self._connection.close()  # an idle worker ends by itself
@@ -243,10 +257,12 @@ def _serve(connection: Connection, recipe: Recipe, stacks: Path, parent: int) ->
                 days, with_graph = connection.recv()
             except (EOFError, OSError):
                 return
+            began = time.monotonic()
             try:
-                answer = ("batch", _to_arrays(recipe.prepare(source, targets, days, with_graph)))
+                kind, content = "batch", _to_arrays(recipe.prepare(source, targets, days, with_graph))
             except Exception:
-                answer = ("error", traceback.format_exc())
+                kind, content = "error", traceback.format_exc()
+            answer = kind, content, time.monotonic() - began
             try:
                 connection.send_bytes(pickle.dumps(answer, protocol=5))
             except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from atft_pipeline.training.files import plain, write_bytes, write_json
 from atft_pipeline.training.machine import Sampler, peak_memory_mb
@@ -20,11 +21,14 @@ from atft_pipeline.training.runs import RunFolder
 class Heartbeat:
     """Writes `heartbeat.json` every `seconds` from a thread, in every stage, also when nothing else moves.
 
-    `moves` counts what training itself reported. A watcher goes by it: the thread beats on when training hangs.
+    `moves` counts what training itself reported. A watcher goes by it: the thread beats on when training hangs. After
+    `stall_seconds` without a move the stacks of all threads are written to `stacks.txt` beside the heartbeat, by a
+    timer that needs neither Python nor its lock.
     """
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds = path, seconds
+    def __init__(self, path: Path, seconds: float, stall_seconds: float = 300.0) -> None:
+        self.path, self.seconds, self.stall_seconds = path, seconds, stall_seconds
+        self._stacks: TextIO | None = None
         self._fields: dict[str, Any] = {"stage": "start"}
         self._beats = self._moves = 0
         self.sampler = Sampler(path.parent)
@@ -35,6 +39,8 @@ class Heartbeat:
     def __enter__(self) -> Heartbeat:
         self._beat()
         self._thread.start()
+        self._stacks = self.stacks.open("w")
+        self._watch()
         return self
 
     def __exit__(
@@ -42,13 +48,29 @@ class Heartbeat:
     ) -> None:
         self._end.set()
         self._thread.join(timeout=self.seconds + 5)
+        if self._stacks is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._stacks.close()
+            self._stacks = None
+            if not self.stacks.stat().st_size:
+                self.stacks.unlink()
         self.update(stage="end" if kind is None else f"stopped by {kind.__name__}")
         self._beat()
+
+    @property
+    def stacks(self) -> Path:
+        return self.path.with_name("stacks.txt")
 
     def update(self, **fields: Any) -> None:
         """Say where training is (stage, phase, epoch, step, loss ...) or, without fields, that it moves."""
         self._moves += 1
         self._fields = {**self._fields, **fields}
+        self._watch()
+
+    def _watch(self) -> None:
+        """Begin the wait for the next move anew."""
+        if self._stacks is not None:
+            faulthandler.dump_traceback_later(self.stall_seconds, file=self._stacks)
 
     def _run(self) -> None:
         while not self._end.wait(self.seconds):

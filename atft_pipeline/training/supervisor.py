@@ -38,7 +38,9 @@ def run_training(
             return folder
         folder.set_state("running")
         write_json(folder.path / "config.json", {"config": config.to_json(), **folder.hashes})
-        with monitor.Heartbeat(folder.path / "heartbeat.json", config.heartbeat_seconds) as heartbeat:
+        with monitor.Heartbeat(
+            folder.path / "heartbeat.json", config.heartbeat_seconds, config.stall_seconds
+        ) as heartbeat:
             _guarded(config, panel, folder, reporter, heartbeat, stop)
         _report(folder, reporter, reused=False)
         return folder

@@ -1,5 +1,6 @@
 """The guarded child: it streams, it fails with a reason, it cannot hang the run and it cannot outlive it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
+from atft_pipeline.defs import train_process
 from atft_pipeline.defs.train_process import TrainingProcess
 
 PREAMBLE = "import os, pathlib, signal, sys, time\nfrom dagster_pipes import open_dagster_pipes\n"
@@ -21,7 +24,12 @@ def run_child(tmp_path: Path, body: str, **limits: float) -> dg.ExecuteInProcess
 
     @dg.asset
     def trained(context: dg.AssetExecutionContext, process: TrainingProcess) -> dg.MaterializeResult:
-        results = process.run(context, [sys.executable, str(script), str(tmp_path)], heartbeat=tmp_path / "beat")
+        results = process.run(
+            context,
+            [sys.executable, str(script), str(tmp_path)],
+            heartbeat=tmp_path / "beat",
+            when_out_of_memory=["lower"],
+        )
         return next(iter(results))  # type: ignore[call-overload,no-any-return]
 
     return dg.materialize([trained], resources={"process": TrainingProcess(**limits)}, raise_on_error=False)
@@ -76,15 +84,44 @@ def test_a_beating_child_is_left_alone_until_its_limit(tmp_path: Path) -> None:
 
 
 def test_a_heartbeat_without_moves_is_a_hang(tmp_path: Path) -> None:
-    """The thread that writes the file lives on when training hangs."""
+    """The thread that writes the file lives on when training hangs. What it could still tell goes into a report."""
     body = (
+        "pathlib.Path(sys.argv[1], 'stacks.txt').write_text('File engine.py, line 7 in step')\n"
         "import json\nbeat = pathlib.Path(sys.argv[1], 'beat')\nn = 0\n"
         "while True:\n    n += 1\n    part = beat.with_name('part')\n"
-        "    part.write_text(json.dumps({'beat': n, 'pid': os.getpid(), 'moves': min(n, 5)}))\n"
+        "    part.write_text(json.dumps({'beat': n, 'pid': os.getpid(), 'moves': min(n, 5), 'phase': 2}))\n"
         "    part.replace(beat)\n    time.sleep(0.1)\n"
     )
     result = run_child(tmp_path, body, hang_seconds=1.5, max_seconds=60.0, grace_seconds=1.0)
     assert not result.success and "no sign of life" in failure_text(result)
+    report = json.loads((tmp_path / "failure_report.json").read_text())
+    assert "no sign of life" in report["message"] and report["where"]["phase"] == 2
+    assert report["stacks"] == "File engine.py, line 7 in step"
+
+
+def test_a_child_that_reported_itself_keeps_its_own_report(tmp_path: Path) -> None:
+    body = (
+        "import json\nfolder = pathlib.Path(sys.argv[1])\n"
+        "(folder / 'beat').write_text(json.dumps({'pid': os.getpid()}))\n"
+        "(folder / 'failure_report.json').write_text('its own')\nsys.exit(1)\n"
+    )
+    assert not run_child(tmp_path, body).success
+    assert (tmp_path / "failure_report.json").read_text() == "its own"
+
+
+def test_a_child_killed_for_its_memory_comes_back_with_smaller_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (
+        "with open(pathlib.Path(sys.argv[1], 'starts'), 'a') as starts:\n    print(*sys.argv[2:], file=starts)\n"
+        "if 'lower' not in sys.argv:\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with open_dagster_pipes() as pipes:\n    pipes.report_asset_materialization(metadata={'resumed': True})\n"
+    )
+    kills = iter(range(100))
+    monkeypatch.setattr(train_process, "memory_kills", lambda: next(kills))
+    assert run_child(tmp_path, body).success
+    assert (tmp_path / "starts").read_text() == "\nlower\n"
+    assert isinstance(train_process.memory_kills(), int)
 
 
 def test_a_crashed_child_is_started_again_once(tmp_path: Path) -> None:
@@ -97,6 +134,25 @@ def test_a_crashed_child_is_started_again_once(tmp_path: Path) -> None:
     assert result.success
     always = run_child(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)\n")
     assert not always.success and "killed by SIGKILL" in failure_text(always)
+
+
+def test_a_cancelled_run_lets_the_child_save_and_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "def save(number, frame):\n    (folder / 'saved').write_text('')\n    sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, save)\n(folder / 'pid').write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+
+    def cancelled(heartbeat: Path) -> str:
+        if (tmp_path / "pid").exists():
+            raise DagsterExecutionInterruptedError
+        return ""
+
+    monkeypatch.setattr(train_process, "_sign_of_life", cancelled)
+    assert not run_child(tmp_path, body, grace_seconds=20.0).success
+    assert (tmp_path / "saved").exists() and not is_running(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is a Linux facility")

@@ -20,11 +20,13 @@ import torch
 from atft_pipeline.model.atft_gat_fan import Block, Output
 from atft_pipeline.training import checkpoint, disk, files, monitor
 from atft_pipeline.training.batches import Batch, BlockSource, Days
+from atft_pipeline.training.config import TrainingConfig
 from atft_pipeline.training.engine import Trainer, build_model
 from atft_pipeline.training.faults import TrainingFault
 from atft_pipeline.training.feed import choose_mode, prepare_block
 from atft_pipeline.training.losses import LossFunction
 from atft_pipeline.training.machine import Sampler
+from atft_pipeline.training.memory import rows_at_once
 from atft_pipeline.training.panel_data import load_panel
 from atft_pipeline.training.runs import open_run
 from atft_pipeline.training.step import StepGradient
@@ -109,6 +111,15 @@ def test_t39_a_lost_worker_is_replaced_by_this_process_at_the_same_step(
         assert "hang_at_the_third_block" in event["stacks"]
     np.testing.assert_allclose([r["train"]["total"] for r in trainer.history], safe, rtol=1e-6)
     assert not multiprocessing.active_children()
+
+
+def test_t39_a_slow_worker_is_given_twenty_times_its_usual_pace(tiny: Path, tmp_path: Path) -> None:
+    feed = make_trainer(tiny, tmp_path, worker_timeout=3.0).feed
+    assert feed.patience() == 3.0
+    feed._paces = [0.01, 0.02, 9.0]
+    assert feed.patience() == 3.0
+    feed._paces = [1.0, 2.0, 9.0]
+    assert feed.patience() == 40.0
 
 
 def test_t40_workers_start_from_an_entry_without_a_main_guard_on_a_host_that_uses_polars(
@@ -270,6 +281,21 @@ def test_t36_without_room_for_a_single_date_the_run_says_so(
     monkeypatch.setattr(trainer.model, "forward", never)
     with pytest.raises(TrainingFault, match="one date at a time.*smaller preset"):
         trainer.train()
+
+
+def test_t36_a_run_killed_for_its_memory_begins_a_rung_lower(tiny: Path, tmp_path: Path) -> None:
+    usual = make_trainer(tiny, tmp_path).ladder.footing
+    lower = make_trainer(tiny, tmp_path, rungs_down=1)
+    assert lower.ladder.footing == usual.lower(0) and len(lower.ladder.events) == 1
+    assert lower.model.selection.row_chunk == lower.ladder.footing.row_chunk < usual.row_chunk
+    assert make_trainer(tiny, tmp_path).ladder.footing == lower.ladder.footing  # remembered
+
+
+def test_rows_at_once_suit_the_device_unless_they_are_given() -> None:
+    small, cpu, gpu = TrainingConfig.resolve("small", env={}), torch.device("cpu"), torch.device("cuda")
+    assert rows_at_once(small, 300, cpu) == 64 and rows_at_once(small, 300, gpu) == 8192
+    assert rows_at_once(small, 100_000, cpu) == 16
+    assert rows_at_once(tiny_config(), 300, gpu) == tiny_config().row_chunk
 
 
 # Disk

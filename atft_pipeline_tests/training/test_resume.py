@@ -231,6 +231,21 @@ def test_t42_the_heartbeat_goes_on_while_the_work_says_nothing(tmp_path: Path) -
     assert tiny_config(heartbeat_seconds=10.0).heartbeat_seconds < 30 / 2
 
 
+def test_t39_a_training_that_stands_still_leaves_its_stacks(tmp_path: Path) -> None:
+    def stand_still(until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 10
+        while not until() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    with Heartbeat(tmp_path / "heartbeat.json", 5.0, stall_seconds=0.2) as heartbeat:
+        heartbeat.update(stage="training")
+        stand_still(lambda: heartbeat.stacks.stat().st_size > 0)
+    assert "stand_still" in heartbeat.stacks.read_text()
+    with Heartbeat(tmp_path / "heartbeat.json", 5.0, stall_seconds=60.0) as heartbeat:
+        heartbeat.update(stage="training")
+    assert not heartbeat.stacks.exists()  # a training that moves leaves none
+
+
 def test_a_checkpoint_restores_every_random_generator() -> None:
     checkpoint.seed_everything(3)
     state = checkpoint.random_state()
