@@ -13,6 +13,7 @@ from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
 from atft_pipeline.defs.train_process import TrainingProcess
 from atft_pipeline.evaluation.plots import learning_curve
+from atft_pipeline.evaluation.plots_training import gates_and_gradients, utilisation
 from atft_pipeline.evaluation.run_checks import check_gradients, check_phases
 from atft_pipeline.parent import die_with_parent
 from atft_pipeline.steps import last_run, training_command
@@ -63,9 +64,14 @@ def model(
     metadata = _reported(results)
     if config.overrides_file:
         metadata["overrides_file"] = dg.MetadataValue.path(str(pipeline.lake / config.overrides_file))
-    curve = runs / "last"
-    if (curve / "metrics.jsonl").exists():
-        metadata["learning curve"] = picture(learning_curve(curve), "learning curve")
+    run = runs / "last"
+    if (run / "metrics.jsonl").exists():
+        pictures = {
+            "learning curve": learning_curve(run),
+            "gates and gradients": gates_and_gradients(run),
+            "utilisation": utilisation(run),
+        }
+        metadata |= {title: picture(png, title) for title, png in pictures.items()}
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(last_run(pipeline.lake)))
 
 

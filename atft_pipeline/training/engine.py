@@ -226,9 +226,9 @@ class Trainer:
         self.reporter.line(f"phase {phase.number} ({phase.name}), stage {stage.name}: effective loss weights {shown}")
         while progress.epoch < stage.epochs and not _out_of_patience(phase, stage, progress):
             freeze(self.model, stage, progress.epoch)
-            started = time.monotonic()
+            started, cpu = time.monotonic(), time.process_time()
             self._train_epoch(phase, stage, progress, groups, optimiser, loss)
-            trained = time.monotonic()
+            trained, cpu = time.monotonic(), time.process_time() - cpu
             record = epoch_record(phase, stage, progress, list(groups), optimiser, self.model)
             if stage.monitored:
                 self._validate(phase, progress, loss, record)
@@ -236,7 +236,8 @@ class Trainer:
                 "sec_train": trained - started, "sec_per_epoch": time.monotonic() - started,
                 "dates_per_s": record["throughput"]["dates"] / max(trained - started, 1e-9),
                 "windows_per_s": record["throughput"]["windows"] / max(trained - started, 1e-9),
-                "peak_mem_mb": peak_memory_mb(),
+                "cpu_percent": round(100 * cpu / max(trained - started, 1e-9)),
+                "gpu_percent": self.heartbeat.sampler.gpu_since(started), "peak_mem_mb": peak_memory_mb(),
             }  # fmt: skip
             progress.history.append(record)
             progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}

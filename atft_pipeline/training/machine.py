@@ -58,6 +58,11 @@ class Sampler:
                 self.gpu.append((clock, busy))
         return found
 
+    def gpu_since(self, moment: float) -> float | None:
+        """The GPU's mean busy percent since `moment` (monotonic); None without a sample."""
+        busy = [value for at, value in self.gpu if at >= moment]
+        return round(statistics.fmean(busy), 1) if busy else None
+
     def gpu_summary(self) -> dict[str, float] | None:
         """Mean, median and 10 % quantile of the GPU's busy percent; None without samples."""
         values = sorted(busy for _, busy in self.gpu)

@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from atft_pipeline.evaluation.drawing import MAX_BYTES
+from atft_pipeline.evaluation.plots_training import gates_and_gradients, utilisation
 from atft_pipeline.training import monitor
 from atft_pipeline_tests.training.conftest import Lines
 
@@ -44,3 +46,13 @@ def test_a_document_of_another_shape_is_refused(
         place[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, SCHEMA)
+
+
+def test_pictures_of_a_long_training_fit_into_metadata(finished: tuple[Path, Lines], tmp_path: Path) -> None:
+    """Six times as many epochs as the tiny run, some blocks frozen in some of them, no GPU."""
+    lines = (finished[0] / "metrics.jsonl").read_text().splitlines()
+    assert {"selection", "graph"} <= {b for line in lines for b in json.loads(line)["model"]["grad_norm"]}
+    (tmp_path / "metrics.jsonl").write_text("\n".join(line for line in lines for _ in range(6)))
+    for draw in (gates_and_gradients, utilisation):
+        picture = draw(tmp_path)
+        assert picture.startswith(b"\x89PNG") and len(picture) < MAX_BYTES
