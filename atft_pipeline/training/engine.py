@@ -6,6 +6,7 @@ epoch, and every few steps, the whole state is saved; a resumed run computes wha
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -192,7 +193,17 @@ class Trainer:
         progress.start_hash = checkpoint.weights_hash(self.model.state_dict())
         return progress
 
+    def _prepare_graphs(self) -> None:
+        """The graphs of training and validation, on all threads at once where there are several."""
+        threads = self.config.threads or os.cpu_count() or 1
+        if threads > 1:
+            self.heartbeat.update(stage="graphs")
+            days = (*self._trained_dates(), *self.validator.dates)
+            self.graphs.prepare(days, threads, progress=self._alive)
+
     def _run_phase(self, phase: Phase, progress: Progress) -> None:
+        if phase.graph:
+            self._prepare_graphs()
         self.model.set_switches(adaptive_norm=phase.adaptive_norm, graph=phase.graph)
         if self.config.average_decay:
             self.average = WeightAverage(self.model, self.config.average_decay)
@@ -304,10 +315,12 @@ class Trainer:
         optimiser.step()
         if self.average is not None:
             self.average.update(self.model)
+        # All numbers of the step in one transfer: each one would make the processor wait for a GPU.
+        numbers = iter(torch.cat([torch.stack([*found.terms.values(), *found.contributions.values()]), norms]).tolist())
         for kind in ("terms", "contributions"):
-            for name, value in getattr(found, kind).items():
-                sums[kind][name] = sums[kind].get(name, 0.0) + float(value)
-        sums["norms"].append([float(n) for n in norms])
+            for name in getattr(found, kind):
+                sums[kind][name] = sums[kind].get(name, 0.0) + next(numbers)
+        sums["norms"].append(list(numbers))
         sums["total"] += total
         sums["steps"] += 1
         sums["dates"] += batch.days.count
@@ -416,7 +429,7 @@ class Trainer:
                 with self.autocast:
                     return score_dates(
                         self.model, self.source, dates, dates_per_block=self.ladder.footing.eval_dates,
-                        progress=self._alive, prefetch=self.feed.mode.name == "mapped",
+                        progress=self._alive, prefetch=self.feed.prepares_ahead,
                     )  # fmt: skip
             except Exception as error:
                 if not is_out_of_memory(error):

@@ -129,8 +129,14 @@ class Feed:
             except WorkerLost as lost:
                 self._fall_back(lost)
         yield from self._source.batches(
-            blocks[done:], with_graph=with_graph, targets=self._targets, prefetch=self.mode.name == "mapped"
+            blocks[done:], with_graph=with_graph, targets=self._targets, prefetch=self.prepares_ahead
         )
+
+    @property
+    def prepares_ahead(self) -> bool:
+        """Whether a thread prepares the next block meanwhile: from a mapped file, and to keep a GPU from waiting."""
+        on_gpu = self._source.device.type == "cuda" and self.mode.name == "resident"
+        return self.mode.name == "mapped" or on_gpu
 
     def patience(self) -> float:
         """Seconds without an answer after which a worker counts as hung."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -150,6 +153,7 @@ class GraphStore:
         self._seeds = code_seeds(panel.codes)
         self._graphs: dict[int, Graph] = {}
         self._used: set[str] = set()
+        self._counting = threading.Lock()
         self.built = self.reused = 0
 
     def as_of(self, day: int) -> int:
@@ -162,6 +166,18 @@ class GraphStore:
         if position not in self._graphs:
             self._graphs[position] = self._load_or_build(position)
         return self._graphs[position]
+
+    def prepare(self, days: Iterable[int], threads: int, progress: Callable[[], None] | None = None) -> None:
+        """Have the graphs of `days` ready, `threads` of them in work at once; `progress` hears of each.
+
+        They are the same as those built one by one when they are asked for.
+        """
+        positions = sorted({self.as_of(day) for day in days} - self._graphs.keys())
+        with ThreadPoolExecutor(threads) as pool:
+            for position, graph in zip(positions, pool.map(self._load_or_build, positions), strict=True):
+                self._graphs[position] = graph
+                if progress is not None:
+                    progress()
 
     def edges(self, day: int, columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Edges among the day's nodes (panel `columns`, in node order) and one self-loop [1, 1, 1] each.
@@ -194,23 +210,28 @@ class GraphStore:
         returns = np.ascontiguousarray(panel.returns[first : position + 1][:, nodes])
         sector, market = panel.sector[position, nodes], panel.market[position, nodes]
         if self.folder is None:
-            self.built += 1
+            self._count(built=1)
             return build_graph(returns, nodes, sector, market, self._seeds[nodes], rules)
         digest = hashlib.sha256(repr(sorted(asdict(rules).items())).encode())
         for array in (returns, nodes, sector, market, self._seeds[nodes]):
             digest.update(np.ascontiguousarray(array).tobytes())
         key = digest.hexdigest()[:24]
-        self._used.add(key)
         path = self.folder / f"{key}.npz"
         if path.exists():
-            self.reused += 1
+            self._count(key, reused=1)
             os.utime(path)  # garbage collection goes by the last use
             with np.load(path) as stored:
                 return Graph(stored["source"], stored["target"], stored["attributes"])
-        self.built += 1
+        self._count(key, built=1)
         graph = build_graph(returns, nodes, sector, market, self._seeds[nodes], rules)
         write_npz(path, source=graph.source, target=graph.target, attributes=graph.attributes)
         return graph
+
+    def _count(self, key: str = "", *, built: int = 0, reused: int = 0) -> None:
+        with self._counting:
+            self.built, self.reused = self.built + built, self.reused + reused
+            if key:
+                self._used.add(key)
 
 
 def join_days(parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]], sizes: list[int]) -> tuple[Tensor, Tensor]:

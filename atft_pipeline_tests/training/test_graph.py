@@ -122,3 +122,17 @@ def test_stored_graphs_are_found_by_content_and_pruned(panel: PanelData, tmp_pat
     third = GraphStore(replace(panel, returns=changed), tmp_path)
     third.graph(75)
     assert third.built == 1 and third.prune() == 1 and len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_graphs_made_ready_by_threads_are_those_made_one_by_one(panel: PanelData, tmp_path: Path) -> None:
+    heard: list[int] = []
+    together, single = GraphStore(panel, tmp_path), GraphStore(panel)
+    together.prepare(range(60, 100), threads=4, progress=lambda: heard.append(1))
+    assert together.built == 8 == len(heard) and len(list(tmp_path.glob("*.npz"))) == 8
+    for day in range(60, 100):
+        for name in ("source", "target", "attributes"):
+            np.testing.assert_array_equal(getattr(together.graph(day), name), getattr(single.graph(day), name))
+    assert together.built == 8 and together.prune() == 0
+    again = GraphStore(panel, tmp_path)
+    again.prepare(range(60, 100), threads=2)
+    assert (again.built, again.reused) == (0, 8)
