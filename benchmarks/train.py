@@ -40,78 +40,28 @@ from torch.utils.data import DataLoader, Dataset
 
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN, Block
 from atft_pipeline.model.norm import AdaptiveNorm
-from atft_pipeline.settings import DELAYS, HORIZONS
 from atft_pipeline.training import checkpoint, monitor
 from atft_pipeline.training.batches import Days, cut, epoch_order
 from atft_pipeline.training.config import TrainingConfig
 from atft_pipeline.training.engine import Trainer, build_model
-from atft_pipeline.training.files import write_json
 from atft_pipeline.training.losses import LossFunction
 from atft_pipeline.training.machine import peak_memory_mb
 from atft_pipeline.training.optimiser import StageOptimiser
-from atft_pipeline.training.panel_data import ARRAYS, PanelData, file_hash, load_panel, manifest_hash
+from atft_pipeline.training.panel_data import PanelData, load_panel
 from atft_pipeline.training.phases import freeze
 from atft_pipeline.training.report import PlainReporter
 from atft_pipeline.training.runs import open_run
 from atft_pipeline.training.supervisor import run_training
+from atft_pipeline_tests.training.random_panel import SPECTRAL, write_random_panel
 
-WINDOW, SPECTRAL, REACH = 60, 16, max(HORIZONS) + max(DELAYS)
+WINDOW = 60
 EPOCH_DATES = 1700
 """Dates of the epoch that CPU figures are extrapolated to: ten years less validation, test and warm-up."""
 BASELINE, ADAPTIVE, WHOLE = 0, 1, 3
 """Phases: encoder and heads; with FAN and SAN; everything on."""
 PASSES = 4
 """Times that every window's codes cross memory in an ideal step: written and read, forward and backward."""
-POOL_DATES = 32
 MODES = ("resident", "mapped", "workers", "safe")
-
-
-def write_random_panel(folder: Path, *, train: int, stocks: int, features: int, held_out: int = 16) -> Path:
-    """A panel of noise with `train` training dates; stocks move in clusters of 20, so that graphs have edges."""
-    rng = np.random.default_rng(0)
-    dates = WINDOW - 1 + train + 2 * (REACH + held_out)
-    folder.mkdir(parents=True, exist_ok=True)
-    cluster = np.arange(stocks) // 20
-    shared = rng.standard_normal((dates, cluster.max() + 1), np.float32)[:, cluster]
-    returns = 0.02 * (shared + rng.standard_normal((dates, stocks), np.float32))
-    row_ok = rng.random((dates, stocks)) > 0.01
-    pool = rng.standard_normal((min(POOL_DATES, dates), stocks, features), np.float32).clip(-5, 5).astype(np.float16)
-    x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float16, (dates, stocks, features))
-    for day in range(dates):  # days of the pool, each time with other stocks: drawing all of it would take minutes
-        x[day] = np.roll(pool[day % len(pool)], day, axis=0)
-        x[day][~row_ok[day]] = 0
-    x.flush()
-    del x
-    first_valid = WINDOW - 1 + train + REACH
-    parts = {
-        "train": (WINDOW - 1, WINDOW - 1 + train),
-        "valid": (first_valid, first_valid + held_out),
-        "test": (first_valid + held_out + REACH, dates),
-    }
-    arrays = {
-        "row_ok": row_ok, "tradable": row_ok, "returns": np.where(row_ok, returns, np.nan).astype(np.float32),
-        "y": (0.02 * rng.standard_normal((dates, stocks, len(DELAYS), len(HORIZONS)), np.float32)),
-        "sector": np.broadcast_to(1 + np.arange(stocks) % 33, (dates, stocks)).astype(np.int8),
-        "market": np.broadcast_to(1 + np.arange(stocks) % 3, (dates, stocks)).astype(np.int8),
-        "dates": np.busday_offset("2016-01-04", np.arange(dates)).astype("datetime64[D]"),
-        "codes": np.array([f"{10_000 + 10 * i}" for i in range(stocks)]),
-    }  # fmt: skip
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-    names = ["ret_1d", *(f"noise_{i}" for i in range(1, features))]
-    days = arrays["dates"]
-    manifest: dict[str, Any] = {
-        "version": 1, "n_features": features, "return_channel": 0, "horizons": list(HORIZONS), "delays": list(DELAYS),
-        "features": [{"name": n, "group": "noise", "kind": "cross_section", "spectral": i < SPECTRAL}
-                     for i, n in enumerate(names)],
-        "n_dates": dates, "n_stocks": stocks, "dataset_hash": "noise", "stats_hash": "noise",
-        "split": {**{k: [str(days[a]), str(days[b - 1])] for k, (a, b) in parts.items()}, "embargo_days": REACH},
-        "split_index": {k: list(span) for k, span in parts.items()},
-        "files": {f"{name}.npy": file_hash(folder / f"{name}.npy") for name in ARRAYS},
-    }  # fmt: skip
-    manifest["hash"] = manifest_hash(manifest)
-    write_json(folder / "manifest.json", manifest)
-    return folder
 
 
 class Aside(PlainReporter):
@@ -138,7 +88,7 @@ class Bench:
         """A panel of these sizes, made once."""
         folder = self.folder / f"panel-{train}x{stocks}x{self.arguments.features}"
         if not (folder / "manifest.json").exists():
-            write_random_panel(folder, train=train, stocks=stocks, features=self.arguments.features)
+            write_random_panel(folder, train=train, stocks=stocks, features=self.arguments.features, window=WINDOW)
         return load_panel(folder, verify=False)
 
     def config(self, hidden: int, **changes: Any) -> TrainingConfig:
@@ -146,9 +96,8 @@ class Bench:
         preset = "large" if hidden >= 256 else "small"
         given = {"hidden": hidden, "sequence_length": WINDOW, "device": a.device, "threads": a.threads,
                  "precision": a.precision, "dates_per_step": a.dates_per_step, "retrain": True}  # fmt: skip
-        if self.cuda:
-            given |= {"row_chunk": a.row_chunk}
-        return TrainingConfig.resolve(preset, env={}, overrides={**given, **changes})
+        config = TrainingConfig.resolve(preset, env={}, overrides={**given, **changes})
+        return config.with_settings(dict(pair.split("=", 1) for pair in a.set))
 
     def trainer(
         self, panel: PanelData, config: TrainingConfig,
@@ -185,9 +134,8 @@ def time_steps(bench: Bench, trainer: Trainer, number: int, steps: int, warm: in
     blocks = epoch_order(trainer.train_blocks, 0, number, 0, 0, steps=warm + steps)
     began, built = time.perf_counter(), trainer.graphs.built
     if trainer.phases[number].graph:
-        for days in blocks:
-            for day in range(days.first, days.first + days.count):
-                trainer.graphs.graph(day)
+        days = (day for block in blocks for day in range(block.first, block.first + block.count))
+        trainer.graphs.prepare(days, os.cpu_count() or 1 if bench.cuda else bench.arguments.threads)
     graphs = (time.perf_counter() - began) / max(trainer.graphs.built - built, 1)
     if bench.cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -201,14 +149,14 @@ def time_steps(bench: Bench, trainer: Trainer, number: int, steps: int, warm: in
                 windows += held
     finally:
         trainer.feed.close()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     dates = sum(days.count for days in blocks[warm:])
     return {
-        "windows_per_s": round(windows / seconds), "seconds": round(seconds, 2),
-        "cpu_seconds": round(time.process_time() - cpu, 2), "timed_steps": len(blocks) - warm, "dates": dates,
+        "windows_per_s": round(windows / seconds), "windows_per_cpu_s": round(windows / cpu),
+        "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "timed_steps": len(blocks) - warm, "dates": dates,
         "windows_per_date": round(windows / dates), "graph_build_s": round(graphs, 2),
         "peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if bench.cuda else None,
-        "peak_rss_mb": peak_memory_mb(),
+        "peak_rss_mb_so_far": peak_memory_mb(),
     }  # fmt: skip
 
 
@@ -474,7 +422,7 @@ def parser() -> argparse.ArgumentParser:
     given.add_argument("--threads", type=int, default=1)
     given.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     given.add_argument("--dates-per-step", type=int, default=8)
-    given.add_argument("--row-chunk", type=int, default=65536, help="rows of variable selection at once on a GPU")
+    given.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one training setting")
     given.add_argument("--steps", type=int, default=2, help="timed steps of each figure")
     given.add_argument("--dates", type=int, default=2000, help="training dates of epoch and phases")
     given.add_argument("--epochs", nargs=5, type=int, default=[4, 1, 5, 4, 3], help="of the stages of phases")
