@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atft_pipeline.training.disk import is_full
 from atft_pipeline.training.files import write_npz
 from atft_pipeline.training.panel_data import PanelData
 
@@ -70,10 +72,12 @@ def correlations(returns: NDArray[np.float32], rules: GraphRules) -> NDArray[np.
     z = (np.sqrt(weight) * residual / np.where(std > 1e-8, std, np.inf)).astype(np.float32)
     m = (np.sqrt(weight) * seen).astype(np.float32)
     joint = seen.astype(np.float32)
-    rho = (z.T @ z) / np.maximum(m.T @ m, 1e-6)
-    rho[joint.T @ joint < rules.min_joint] = 0
+    # In place: at 4,000 stocks each array has 64 MB, and a fresh one costs more than the product in it.
+    rho, other = z.T @ z, m.T @ m
+    np.divide(rho, np.maximum(other, 1e-6, out=other), out=rho)
+    rho[np.matmul(joint.T, joint, out=other) < rules.min_joint] = 0
     np.fill_diagonal(rho, 0)
-    return np.clip(rho, -1, 1) * np.float32(rules.shrinkage)
+    return np.multiply(np.clip(rho, -1, 1, out=rho), np.float32(rules.shrinkage), out=rho)
 
 
 def code_seeds(codes: NDArray[np.str_]) -> NDArray[np.uint64]:
@@ -119,12 +123,21 @@ def build_graph(
 
 def _strongest(strength: NDArray[np.float32], rules: GraphRules) -> NDArray[np.bool_]:
     """[n, n]: the `neighbours` largest values of each row that reach `min_correlation`."""
-    n = len(strength)
-    k = min(rules.neighbours, n - 1)
-    best = np.argpartition(strength, n - k, axis=1)[:, n - k :]
-    linked = np.zeros((n, n), dtype=bool)
-    np.put_along_axis(linked, best, True, axis=1)
-    return linked & (strength >= rules.min_correlation)
+    k = rules.neighbours
+    linked = strength >= rules.min_correlation
+    counts = np.count_nonzero(linked, axis=1)
+    crowded = np.flatnonzero(counts > k)  # only these have to choose, and only among what reaches the minimum
+    if len(crowded):
+        row, column = np.nonzero(linked[crowded])
+        place = np.arange(len(row)) - np.repeat(np.cumsum(counts[crowded]) - counts[crowded], counts[crowded])
+        width = int(counts[crowded].max())
+        candidates = np.full((len(crowded), width), -1, np.float32)
+        columns = np.zeros((len(crowded), width), np.int64)
+        candidates[row, place], columns[row, place] = strength[crowded[row], column], column
+        best = np.argpartition(candidates, width - k, axis=1)[:, width - k :]
+        linked[crowded] = False
+        linked[crowded[:, None], np.take_along_axis(columns, best, axis=1)] = True
+    return linked
 
 
 def _sector_mates(
@@ -155,6 +168,8 @@ class GraphStore:
         self._used: set[str] = set()
         self._counting = threading.Lock()
         self.built = self.reused = 0
+        self.events: list[dict[str, Any]] = []
+        """A full disk, once: graphs are then built again by the next run."""
 
     def as_of(self, day: int) -> int:
         """The refresh date that serves date position `day`: never later than it."""
@@ -224,8 +239,17 @@ class GraphStore:
                 return Graph(stored["source"], stored["target"], stored["attributes"])
         self._count(key, built=1)
         graph = build_graph(returns, nodes, sector, market, self._seeds[nodes], rules)
-        write_npz(path, source=graph.source, target=graph.target, attributes=graph.attributes)
+        self._store(path, graph)
         return graph
+
+    def _store(self, path: Path, graph: Graph) -> None:
+        try:
+            write_npz(path, source=graph.source, target=graph.target, attributes=graph.attributes)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            if not self.events:
+                self.events.append({"event": "disk_full", "file": "graphs", "error": str(error)})
 
     def _count(self, key: str = "", *, built: int = 0, reused: int = 0) -> None:
         with self._counting:

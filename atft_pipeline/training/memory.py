@@ -17,6 +17,7 @@ import torch
 
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN
 from atft_pipeline.training.config import TrainingConfig
+from atft_pipeline.training.disk import is_full
 from atft_pipeline.training.faults import TrainingFault
 from atft_pipeline.training.files import write_json
 
@@ -105,7 +106,12 @@ class MemoryLadder:
             torch.cuda.empty_cache()
         known = json.loads(self.record.read_text()) if self.record.exists() else {}
         known[self.key] = {"rung": self.rung, "footing": asdict(self.footing)}
-        write_json(self.record, known)
+        try:
+            write_json(self.record, known)
+        except OSError as full:
+            if not is_full(full):
+                raise
+            self.events.append({"event": "disk_full", "file": self.record.name, "error": str(full)})
         f = self.footing
         return (
             f"out of memory: going on with {f.row_chunk} rows and {f.pair_chunk} windows at once, a step's dates in "

@@ -40,8 +40,8 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "device": trainer.device.type,
         "mode": {"name": trainer.feed.mode.name, "reason": trainer.feed.mode.reason},
         "memory": asdict(trainer.ladder.footing),
-        "oom_events": len(trainer.ladder.events),
-        "events": [*trainer.ladder.events, *trainer.feed.events, *trainer.disk.events],
+        "oom_events": sum(event["event"] == "out_of_memory" for event in trainer.ladder.events),
+        "events": [*trainer.ladder.events, *trainer.feed.events, *trainer.disk.events, *trainer.graphs.events],
     }
 
 

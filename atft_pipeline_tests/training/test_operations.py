@@ -329,6 +329,21 @@ def test_t38_a_full_disk_costs_the_reports_but_not_the_training(
     assert sum("latest_metrics.json is not written" in line for line in reporter.lines) == 1
 
 
+def test_t38_what_only_speeds_up_the_next_run_may_find_no_room(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cached graphs and the memory's record, also where one is written while memory is short."""
+    trainer = make_trainer(tiny, tmp_path)
+    monkeypatch.setattr(files, "write_bytes", lambda path, data: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    assert len(trainer.graphs.graph(60).source) and len(trainer.graphs.graph(80).source)
+    assert [event["file"] for event in trainer.graphs.events] == ["graphs"]
+    assert "out of memory" in trainer.ladder.climb_down(MemoryError("no"), {"phase": 2})
+    assert [event["event"] for event in trainer.ladder.events] == ["out_of_memory", "disk_full"]
+    monkeypatch.setattr(files, "write_bytes", lambda path, data: (_ for _ in ()).throw(PermissionError("not yours")))
+    with pytest.raises(PermissionError):
+        trainer.graphs.graph(70)
+
+
 def test_t38_room_is_made_for_the_best_weights(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = fill_the_disk(monkeypatch, ("best.pt",), times=1)
     folder = run_training(tiny, tmp_path, tiny_config(**SHORT), Lines())
