@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], bool], child: subprocess.Popen[str]) -> Non
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert child.poll() is None and time.monotonic() < end, child.communicate()[0]
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def position(runs: Path) -> tuple[int, int, int]:
