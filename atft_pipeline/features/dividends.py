@@ -18,7 +18,17 @@ from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import trading_position
-from atft_pipeline.panel.operators import Array, divide, ts_cumsum, ts_sum
+from atft_pipeline.panel.operators import (
+    Array,
+    divide,
+    elementwise,
+    gather,
+    largest_over_rows,
+    nearest_over_rows,
+    sum_over_rows,
+    ts_cumsum,
+    ts_sum,
+)
 from atft_pipeline.panel.panel import Panel
 
 AHEAD_DAYS, YEAR_DAYS, TWO_YEARS_DAYS = 370, 365, 730
@@ -31,22 +41,21 @@ VALID_WITHIN = 250
 NEAR_DAYS = 5
 
 Days = NDArray[np.datetime64]
-_FAR, _NEVER = np.iinfo(np.int32).max, np.iinfo(np.int32).min
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the versions known on each day add up to, [T, N]. Ex-dates are days since 1970."""
+    """What the versions known on each day add up to, [T, N]. Ex-dates are days since 1970, NaN where there is none."""
 
     ahead: Array
     """Sum of the known amounts with an ex-date in the next 370 days; NaN where none is known."""
     last_year: Array
     year_before: Array
-    next_ex: NDArray[np.int32]
+    next_ex: Array
     next_amount: Array
     """Amount of the nearest ex-date ahead; NaN where it is undetermined."""
     next_special: NDArray[np.bool_]
-    last_ex: NDArray[np.int32]
+    last_ex: Array
 
 
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -84,66 +93,49 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
 def _known_each_day(notices: pl.DataFrame, panel: Panel) -> Known:
     """Lay every version over the rows in which it counts.
 
-    Versions are taken in the order in which they became known, and only ever added: what comes later cannot move the
-    last digit of an earlier row.
+    Versions are taken in the order in which they became known: a later one moves no earlier row's last digit.
     """
     axes, shape = panel.axes, panel.axes.shape
     versions = notices.filter(~pl.col("deleted") & pl.col("ex").is_not_null() & (pl.col("row") < pl.col("until")))
-    ex = versions["ex"].to_numpy().astype("datetime64[D]")
-    number = ex.astype(np.int64)
-    reach = {
-        gap: axes.first_row_from((number + gap).astype("datetime64[D]"))
-        for gap in (-AHEAD_DAYS, 0, YEAR_DAYS, TWO_YEARS_DAYS)
-    }
-    found = Known(
-        ahead=np.full(shape, np.nan),
-        last_year=np.zeros(shape),
-        year_before=np.zeros(shape),
-        next_ex=np.full(shape, _FAR, np.int32),
-        next_amount=np.full(shape, np.nan),
-        next_special=np.zeros(shape, dtype=np.bool_),
-        last_ex=np.full(shape, _NEVER, np.int32),
+    ex = versions["ex"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    stock, row, until = (versions[name].to_numpy().astype(np.int64) for name in ("stock", "row", "until"))
+    amount, special = versions["amount"].fill_null(np.nan).to_numpy(), versions["is_special"].to_numpy()
+    soon, on, year, two = (
+        axes.first_row_from((ex + gap).astype("datetime64[D]")) for gap in (-AHEAD_DAYS, 0, YEAR_DAYS, TWO_YEARS_DAYS)
     )
-    for stock, row, until, day, amount, special, soon, on, year, two in zip(
-        versions["stock"].to_list(), versions["row"].to_list(), versions["until"].to_list(),
-        number.tolist(), versions["amount"].fill_null(np.nan).to_list(),
-        versions["is_special"].to_list(), *(reach[k].tolist() for k in (-AHEAD_DAYS, 0, YEAR_DAYS, TWO_YEARS_DAYS)),
-        strict=True,
-    ):  # fmt: skip
-        _lay_next(found, stock, slice(row, min(until, on)), day, amount, special)
-        past = found.last_ex[max(row, on) : until, stock]
-        np.maximum(past, day, out=past)
-        if np.isfinite(amount):
-            span = found.ahead[max(row, soon) : min(until, on), stock]
-            span[:] = np.where(np.isnan(span), amount, span + amount)
-            found.last_year[max(row, on) : min(until, year), stock] += amount
-            found.year_before[max(row, year) : min(until, two), stock] += amount
-    return found
+    paid = np.isfinite(amount)
+
+    def total(first: NDArray[np.int64], end: NDArray[np.int64], empty: float = 0.0) -> Array:
+        rows = (np.maximum(row, first)[paid], np.minimum(until, end)[paid])
+        return sum_over_rows(*rows, stock[paid], amount[paid], shape, empty)
+
+    nearest = nearest_over_rows(row, np.minimum(until, on), stock, ex, amount, special, shape)
+    return Known(
+        ahead=total(soon, on, np.nan),
+        last_year=total(on, year),
+        year_before=total(year, two),
+        next_ex=nearest[0],
+        next_amount=nearest[1],
+        next_special=nearest[2] == 1,
+        last_ex=largest_over_rows(np.maximum(row, on), until, stock, ex, shape),
+    )
 
 
-def _lay_next(found: Known, stock: int, rows: slice, day: int, amount: float, special: bool) -> None:
-    """Make a version the nearest one ahead where it is, or add it to another one of the same ex-date."""
-    if rows.stop <= rows.start:
-        return
-    nearest, sums, flags = found.next_ex[rows, stock], found.next_amount[rows, stock], found.next_special[rows, stock]
-    closer, same = day < nearest, day == nearest
-    sums[:] = np.where(closer, amount, np.where(same, sums + amount, sums))
-    flags[:] = np.where(closer, special, flags | (same & special))
-    np.minimum(nearest, day, out=nearest)
-
-
-def _trading_days_between(panel: Panel, ex: NDArray[np.int32], *, ahead: bool) -> Array:
+def _trading_days_between(panel: Panel, ex: Array, *, ahead: bool) -> Array:
     """Trading days to an ex-date ahead, or since one behind, up to the cap; the cap where there is none.
 
     An ex-date beyond the calendar's end has a distance too, or the newest rows would know less than older ones did.
     """
-    days = panel.calendar.days
-    unknown = ex == (_FAR if ahead else _NEVER)
-    dated = np.where(unknown, 0, ex).astype("datetime64[D]")
-    there, here = trading_position(dated, days), np.searchsorted(days, panel.axes.dates)[:, None]
-    gap = there - here if ahead else here - there
-    unknown |= False if ahead else dated < days[0]
-    return np.where(unknown, EX_CAP, np.minimum(gap, EX_CAP)).astype(np.float64)
+    if np.isnan(ex).all():
+        return np.full(ex.shape, float(EX_CAP))
+    days, first = panel.calendar.days, int(np.nanmin(ex))
+    dated = np.arange(first, int(np.nanmax(ex)) + 1).astype("datetime64[D]")
+    position = trading_position(dated, days).astype(np.float64)
+    if not ahead:
+        position[dated < days[0]] = np.nan
+    there = gather(position, np.where(np.isnan(ex), -1, ex - first).astype(np.int32))
+    here = np.searchsorted(days, panel.axes.dates).astype(np.float64)[:, None]
+    return elementwise(lambda a, b: np.fmin(a - b, EX_CAP), *((there, here) if ahead else (here, there)))
 
 
 def _days_since_first_notice(notices: pl.DataFrame, panel: Panel) -> Array:

@@ -1,4 +1,8 @@
-"""Kernels of the as-of join: events laid on the cells of a [date, entity] array. Callers use `asof`."""
+"""Events laid on the cells of a [date, entity] array: the newest one, or all those whose span of rows holds a cell.
+
+Spans are laid in the order in which the events are given and only ever added: a later event cannot move the last digit
+of a row that it does not reach. Callers import from `operators`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from atft_pipeline.panel.element_operators import in_threads
+from atft_pipeline.panel.element_operators import Array, in_threads
 
 Ints = NDArray[np.integer]
 
@@ -44,6 +48,90 @@ def running_count(entity: Ints, order: Ints, entities: int) -> NDArray[np.int64]
     count = np.empty(len(entity), np.int64)
     _count_before(np.asarray(entity, np.int64), np.asarray(order, np.int64), entities, count)
     return count
+
+
+def sum_over_rows(
+    first: Ints, end: Ints, entity: Ints, amount: Array, shape: tuple[int, int], empty: float = 0.0
+) -> Array:
+    """[T, N]: sum of the amounts of the events whose rows first..end-1 hold the cell; `empty` where there is none."""
+    spans = np.full(shape[::-1], np.nan)
+    _sums(_int64(first), _int64(end), _int64(entity), np.asarray(amount, np.float64), spans)
+    return _upright(spans, empty)
+
+
+def largest_over_rows(
+    first: Ints, end: Ints, entity: Ints, value: NDArray[np.generic], shape: tuple[int, int]
+) -> Array:
+    """[T, N]: largest value of the events whose rows first..end-1 hold the cell; null where there is none."""
+    spans = np.full(shape[::-1], np.nan)
+    _largest(_int64(first), _int64(end), _int64(entity), np.asarray(value, np.float64), spans)
+    return _upright(spans, np.nan)
+
+
+def nearest_over_rows(
+    first: Ints,
+    end: Ints,
+    entity: Ints,
+    distance: NDArray[np.generic],
+    amount: Array,
+    flag: NDArray[np.bool_],
+    shape: tuple[int, int],
+) -> tuple[Array, Array, Array]:
+    """Of the events whose rows first..end-1 hold the cell those with the least distance, [T, N]: that distance, the sum
+    of their amounts, and whether any is flagged, as 1 or 0. Null where there is none."""
+    spans = np.full((3, *shape[::-1]), np.nan)
+    values = np.asarray(distance, np.float64), np.asarray(amount, np.float64), np.asarray(flag, np.float64)
+    _nearest(_int64(first), _int64(end), _int64(entity), *values, spans)
+    least, sums, flags = (_upright(span, np.nan) for span in spans)
+    return least, sums, flags
+
+
+def _int64(values: Ints) -> NDArray[np.int64]:
+    return np.asarray(values, np.int64)
+
+
+def _upright(spans: Array, empty: float) -> Array:
+    """[N, T] as [T, N]: a span of rows is laid where it is contiguous."""
+    out = np.empty(spans.shape[::-1])
+    in_threads(lambda t0, t1: _turned(spans, empty, out, t0, t1), len(out), STEP, out.size)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _sums(first, end, entity, amount, spans):  # type: ignore[no-untyped-def]
+    for e in range(len(first)):
+        for t in range(first[e], end[e]):
+            before = spans[entity[e], t]
+            spans[entity[e], t] = before + amount[e] if before == before else amount[e]
+
+
+@njit(cache=True, nogil=True)
+def _largest(first, end, entity, value, spans):  # type: ignore[no-untyped-def]
+    for e in range(len(first)):
+        for t in range(first[e], end[e]):
+            if not spans[entity[e], t] >= value[e]:
+                spans[entity[e], t] = value[e]
+
+
+@njit(cache=True, nogil=True)
+def _nearest(first, end, entity, distance, amount, flag, spans):  # type: ignore[no-untyped-def]
+    for e in range(len(first)):
+        j = entity[e]
+        for t in range(first[e], end[e]):
+            if distance[e] == spans[0, j, t]:
+                spans[1, j, t] += amount[e]
+                spans[2, j, t] = max(spans[2, j, t], flag[e])
+            elif not spans[0, j, t] < distance[e]:
+                spans[0, j, t], spans[1, j, t], spans[2, j, t] = distance[e], amount[e], flag[e]
+
+
+@njit(cache=True, nogil=True)
+def _turned(spans, empty, out, t0, t1):  # type: ignore[no-untyped-def]
+    for j0 in range(0, out.shape[1], STEP):
+        for t in range(t0, t1):
+            for j in range(j0, min(j0 + STEP, out.shape[1])):
+                v = spans[j, t]
+                out[t, j] = v if v == v else empty
 
 
 @njit(cache=True, nogil=True)

@@ -23,7 +23,14 @@ from atft_pipeline.panel.cs_operators import (
     group_take,
 )
 from atft_pipeline.panel.element_operators import Array, divide, elementwise, gather, log, on_listed, where_known
-from atft_pipeline.panel.event_operators import event_account, latest_events, running_count
+from atft_pipeline.panel.event_operators import (
+    event_account,
+    largest_over_rows,
+    latest_events,
+    nearest_over_rows,
+    running_count,
+    sum_over_rows,
+)
 from atft_pipeline.panel.pair_operators import CorrelationGraph, correlation_graph
 from atft_pipeline.panel.ts_operators import (
     ts_beta,
@@ -77,10 +84,13 @@ __all__ = [
     "group_sum_table",
     "group_table",
     "group_take",
+    "largest_over_rows",
     "latest_events",
     "log",
+    "nearest_over_rows",
     "on_listed",
     "running_count",
+    "sum_over_rows",
     "ts_beta",
     "ts_change",
     "ts_corr",
