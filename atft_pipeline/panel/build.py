@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.panel.availability import TradingCalendar
 from atft_pipeline.panel.axes import Axes
+from atft_pipeline.panel.element_operators import on_every_core
 from atft_pipeline.panel.ids import MARGIN_IDS, MARKET_IDS, SCALE_IDS, SECTOR17_IDS, SECTOR33_IDS
 from atft_pipeline.verdict import ContractBroken
 
@@ -56,12 +57,13 @@ def dense_arrays(calendar: pl.DataFrame, master: pl.DataFrame, bars: pl.DataFram
         _require_columns(table, frame, columns)
     days = TradingCalendar.from_frame(calendar)
     dates = _date_axis(days, master, bars)
-    master = master.filter(pl.col("Date").is_in(_date_series(dates).implode()))
+    on_axis = _row(master, dates) >= 0
+    master = master if on_axis.all() else master.filter(pl.Series(on_axis))
     codes = np.array(master["Code"].unique().sort().to_list(), dtype="<U5")
     shape = (len(dates), len(codes))
-    cells = _cells("master", master, dates, codes)
+    cells = _cells("master", _row(master, dates), _column(master, codes), shape)
     listed = np.zeros(shape, np.bool_)
-    listed.flat[cells] = True
+    listed.reshape(-1)[cells] = True
     arrays: dict[str, NDArray[Any]] = {
         "dates": dates,
         "codes": codes,
@@ -69,11 +71,14 @@ def dense_arrays(calendar: pl.DataFrame, master: pl.DataFrame, bars: pl.DataFram
         "calendar_days": days.days,
         "calendar_half_days": days.half_days,
     }
-    for name, (source, ids, missing) in IDS.items():
+
+    def grid_of_ids(source: str, ids: Mapping[str, int], missing: int) -> NDArray[np.int8]:
         grid = np.full(shape, missing, np.int8)
         known = master[source].replace_strict(ids, default=missing, return_dtype=pl.Int8)
-        grid.flat[cells] = known.fill_null(missing).to_numpy()
-        arrays[name] = grid
+        grid.reshape(-1)[cells] = known.fill_null(missing).to_numpy()
+        return grid
+
+    arrays.update(zip(IDS, on_every_core(grid_of_ids, *zip(*IDS.values(), strict=True)), strict=True))
     arrays.update(_quotes(bars, Axes(dates, codes, listed)))
     return arrays
 
@@ -86,7 +91,7 @@ def _require_columns(table: str, frame: pl.DataFrame, names: Sequence[str]) -> N
 
 def _date_axis(days: TradingCalendar, master: pl.DataFrame, bars: pl.DataFrame) -> NDArray[np.datetime64]:
     """Trading days from the first to the last date that both tables have. Raises on a day that either lacks."""
-    held = [np.unique(frame["Date"].to_numpy().astype("datetime64[D]")) for frame in (master, bars)]
+    held = [frame["Date"].unique().sort().to_numpy().astype("datetime64[D]") for frame in (master, bars)]
     if not all(len(h) for h in held):
         raise ContractBroken("master or bars_daily is empty; ingest them for the wanted dates first")
     first, last = max(h[0] for h in held), min(h[-1] for h in held)
@@ -103,19 +108,25 @@ def _date_axis(days: TradingCalendar, master: pl.DataFrame, bars: pl.DataFrame) 
     return dates
 
 
-def _date_series(dates: NDArray[np.datetime64]) -> pl.Series:
-    return pl.Series("date", dates.astype("datetime64[D]")).cast(pl.Date)
+def _row(frame: pl.DataFrame, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Row of each record's date on the axis, -1 for a date that is not on it: looked up by its number."""
+    number, axis = frame["Date"].to_numpy().astype("datetime64[D]").astype(np.int64), dates.astype(np.int64)
+    row_of = np.full(axis[-1] - axis[0] + 3, -1, np.int64)  # the first and the last place stand for all days beyond
+    row_of[axis - axis[0] + 1] = np.arange(len(axis))
+    return row_of[np.clip(number - axis[0] + 1, 0, len(row_of) - 1)]
 
 
-def _cells(
-    table: str, frame: pl.DataFrame, dates: NDArray[np.datetime64], codes: NDArray[np.str_]
-) -> NDArray[np.int64]:
-    """Flat [T, N] position of each row; all dates and codes are on the axes. Raises on a repeated key."""
-    row = np.searchsorted(dates, frame["Date"].to_numpy().astype("datetime64[D]"))
-    lookup = pl.Series(np.arange(len(codes)))
-    column = frame["Code"].replace_strict(pl.Series(codes.tolist()), lookup, return_dtype=pl.Int64).to_numpy()
-    cells = row.astype(np.int64) * len(codes) + column
-    seen = np.zeros(len(dates) * len(codes), np.bool_)
+def _column(frame: pl.DataFrame, codes: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Column of each record's code, -1 for a code that is not on the axis."""
+    place = pl.Series(np.arange(len(codes)))
+    known = pl.Series(codes.tolist(), dtype=pl.String)
+    return frame["Code"].replace_strict(known, place, default=-1, return_dtype=pl.Int64).to_numpy()
+
+
+def _cells(table: str, row: NDArray[np.int64], column: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Flat [T, N] position of each record, all of them on the axes. Raises on a repeated key."""
+    cells = row * shape[1] + column
+    seen = np.zeros(shape[0] * shape[1], np.bool_)
     seen[cells] = True
     if int(seen.sum()) != len(cells):
         raise ContractBroken(f"{table} holds {len(cells) - int(seen.sum())} rows with a repeated (Date, Code)")
@@ -124,21 +135,24 @@ def _cells(
 
 def _quotes(bars: pl.DataFrame, axes: Axes) -> dict[str, NDArray[np.float64]]:
     """Quote arrays on the listed cells. Bars of issues that are not listed on their date are left out, if few."""
-    on_axis = bars.filter(
-        pl.col("Date").is_in(_date_series(axes.dates).implode()) & pl.col("Code").is_in(axes.codes.tolist())
-    )
-    cells = _cells("bars_daily", on_axis, axes.dates, axes.codes)
-    kept = axes.listed.flat[cells]
-    in_range = bars.filter(pl.col("Date").is_in(_date_series(axes.dates).implode())).height
+    row, column = _row(bars, axes.dates), _column(bars, axes.codes)
+    on_axis = (row >= 0) & (column >= 0)
+    cells = _cells("bars_daily", row[on_axis], column[on_axis], axes.shape)
+    kept = axes.listed.reshape(-1)[cells]
+    in_range = int((row >= 0).sum())
     unlisted = 1 - int(kept.sum()) / max(in_range, 1)
     if unlisted > MAX_UNLISTED_BARS:
         raise ContractBroken(
             f"bars_daily: {unlisted:.1%} of the bars belong to no listed issue of their date (allowed "
             f"{MAX_UNLISTED_BARS:.0%}); check that master and bars_daily cover the same dates and write codes alike"
         )
-    arrays = {}
-    for name, source in QUOTES.items():
+    on_axis[on_axis] = kept
+    cells = cells[kept]
+
+    def grid_of(source: str) -> NDArray[np.float64]:
         grid = np.full(axes.shape, np.nan)
-        grid.flat[cells[kept]] = on_axis[source].cast(pl.Float64).fill_null(float("nan")).to_numpy()[kept]
-        arrays[name] = grid
-    return arrays
+        values = bars[source].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        grid.reshape(-1)[cells] = values if len(values) == len(cells) else values[on_axis]
+        return grid
+
+    return dict(zip(QUOTES, on_every_core(grid_of, QUOTES.values()), strict=True))

@@ -8,8 +8,9 @@ import from `operators`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from atft_pipeline.panel.window_operators import EPS
 
 Array = NDArray[np.float64]
+Made = TypeVar("Made")
 
 SMALL = 1 << 16
 """Cells below which a thread costs more than it saves."""
@@ -39,6 +41,12 @@ def in_threads(job: Callable[[int, int], object], length: int, step: int, cells:
     with ThreadPoolExecutor(workers) as pool:  # made per call: an idle pool would not survive a fork
         jobs = [pool.submit(job, first, min(first + share, length)) for first in range(0, length, share)]
         return [done.result() for done in jobs]
+
+
+def on_every_core(job: Callable[..., Made], *inputs: Iterable[Any]) -> list[Made]:
+    """job(*one of each input) for all of them, several at a time; the results in order."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(job, *inputs))
 
 
 def divide(numerator: NDArray[np.generic] | float, denominator: NDArray[np.generic]) -> Array:

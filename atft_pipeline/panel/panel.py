@@ -21,6 +21,7 @@ from atft_pipeline.lake.store import LakeError, read_array, read_json, write_arr
 from atft_pipeline.panel.availability import TradingCalendar
 from atft_pipeline.panel.axes import Axes
 from atft_pipeline.panel.build import IDS, QUOTES, dense_arrays
+from atft_pipeline.panel.element_operators import on_every_core
 from atft_pipeline.panel.ids import UNIVERSE_MARKETS, UNIVERSE_SECTORS
 from atft_pipeline.panel.operators import Array, cs_clip, divide, log, ts_change, ts_cumprod, ts_lag, ts_mean, ts_std
 from atft_pipeline.settings import ANNUAL_DAYS
@@ -153,10 +154,13 @@ class Panel:
         manifest = folder / "panel.json"
         folder.mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
-        hashes: dict[str, str] = {}
-        for name, array in self._arrays().items():
+
+        def store(name: str, array: NDArray[Any]) -> str:
             write_array(folder / f"{name}.npy", array)
-            hashes[name] = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
+            return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data, digest_size=16).hexdigest()
+
+        arrays = self._arrays()
+        hashes = dict(zip(arrays, on_every_core(store, arrays, arrays.values()), strict=True))
         whole = hashlib.sha256("".join(f"{name}{digest}" for name, digest in hashes.items()).encode()).hexdigest()
         rows, codes = self.axes.shape
         write_json(manifest, {"version": VERSION, "dates": rows, "codes": codes, "hash": whole, "arrays": hashes})
