@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import Array, divide, log, ts_lag, ts_mean, ts_sum, where_known
+from atft_pipeline.panel.operators import Array, divide, log, on_every_core, ts_lag, ts_mean, ts_sum, where_known
 
 FIELDS = ("MO", "MH", "ML", "MC", "MVo", "MUL", "MLL", "AO", "AH", "AL", "AC")
 
@@ -45,12 +45,15 @@ def _dense(bars: pl.DataFrame, axes: Axes) -> dict[str, Array]:
     row = axes.date_index(bars["Date"].to_numpy().astype("datetime64[D]"))
     column = axes.code_index(bars["Code"])
     inside = (row >= 0) & (column >= 0)
-    cells = (row * axes.shape[1] + column)[inside]
-    grids = {}
-    for name in FIELDS:
-        grids[name] = np.full(axes.shape, np.nan)
-        grids[name].reshape(-1)[cells] = bars[name].cast(pl.Float64).to_numpy()[inside]
-    return grids
+    cells = row * axes.shape[1] + column
+    cells = cells if inside.all() else cells[inside]
+
+    def grid(name: str) -> Array:
+        dense, values = np.full(axes.shape, np.nan), bars[name].cast(pl.Float64).to_numpy()
+        dense.reshape(-1)[cells] = values if len(values) == len(cells) else values[inside]
+        return dense
+
+    return dict(zip(FIELDS, on_every_core(grid, FIELDS), strict=True))
 
 
 def _close_location(high: Array, low: Array, close: Array) -> Array:

@@ -44,11 +44,21 @@ class Axes:
 
     def date_index(self, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
         """Row of each date, -1 for a date that is not on the axis."""
-        return _positions(self.dates, np.asarray(dates, "datetime64[D]"))
+        return rows_of(dates, self.dates)
 
     def first_row_from(self, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
         """First row on or after each date; T for a date after the last row."""
         return np.searchsorted(self.dates, np.asarray(dates, "datetime64[D]")).astype(np.int64)
+
+
+def rows_of(dates: NDArray[np.datetime64], axis: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Row of each date on an ascending axis, -1 for a date that is not on it: looked up by the day's number."""
+    if not len(axis):
+        return np.full(len(dates), -1, np.int64)
+    number, of_axis = (np.asarray(days, "datetime64[D]").astype(np.int64) for days in (dates, axis))
+    row = np.full(of_axis[-1] - of_axis[0] + 3, -1, np.int64)  # the first and the last place stand for all days beyond
+    row[of_axis - of_axis[0] + 1] = np.arange(len(axis))
+    return row[np.clip(number - of_axis[0] + 1, 0, len(row) - 1)]
 
 
 def _positions(axis: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.panel.availability import TradingCalendar
-from atft_pipeline.panel.axes import Axes
+from atft_pipeline.panel.axes import Axes, rows_of
 from atft_pipeline.panel.element_operators import on_every_core
 from atft_pipeline.panel.ids import MARGIN_IDS, MARKET_IDS, SCALE_IDS, SECTOR17_IDS, SECTOR33_IDS
 from atft_pipeline.verdict import ContractBroken
@@ -109,11 +109,7 @@ def _date_axis(days: TradingCalendar, master: pl.DataFrame, bars: pl.DataFrame) 
 
 
 def _row(frame: pl.DataFrame, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    """Row of each record's date on the axis, -1 for a date that is not on it: looked up by its number."""
-    number, axis = frame["Date"].to_numpy().astype("datetime64[D]").astype(np.int64), dates.astype(np.int64)
-    row_of = np.full(axis[-1] - axis[0] + 3, -1, np.int64)  # the first and the last place stand for all days beyond
-    row_of[axis - axis[0] + 1] = np.arange(len(axis))
-    return row_of[np.clip(number - axis[0] + 1, 0, len(row_of) - 1)]
+    return rows_of(frame["Date"].to_numpy(), dates)
 
 
 def _column(frame: pl.DataFrame, codes: NDArray[np.str_]) -> NDArray[np.int64]:

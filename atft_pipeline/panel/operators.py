@@ -22,7 +22,16 @@ from atft_pipeline.panel.cs_operators import (
     group_table,
     group_take,
 )
-from atft_pipeline.panel.element_operators import Array, divide, elementwise, gather, log, on_listed, where_known
+from atft_pipeline.panel.element_operators import (
+    Array,
+    divide,
+    elementwise,
+    gather,
+    log,
+    on_every_core,
+    on_listed,
+    where_known,
+)
 from atft_pipeline.panel.event_operators import (
     event_account,
     largest_over_rows,
@@ -88,6 +97,7 @@ __all__ = [
     "latest_events",
     "log",
     "nearest_over_rows",
+    "on_every_core",
     "on_listed",
     "running_count",
     "sum_over_rows",
