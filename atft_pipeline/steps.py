@@ -28,7 +28,7 @@ from atft_pipeline.features.group import Group, Inputs, compute_columns
 from atft_pipeline.lake.store import LakeError, read_json, read_table
 from atft_pipeline.panel.asof import collecting_audits, total_audit
 from atft_pipeline.panel.build import SOURCES
-from atft_pipeline.panel.memory import reusing_memory
+from atft_pipeline.panel.memory import give_memory_back, reuse_memory
 from atft_pipeline.panel.panel import Panel, build_panel
 from atft_pipeline.settings import Thresholds
 
@@ -106,7 +106,8 @@ def build_features(lake: Path, name: str) -> Stored:
     known_as = panel_hash(lake)
     panel = _building(lake, known_as)
     dtypes = {column.name: column.dtype for column in group.columns}
-    with collecting_audits() as audits, reusing_memory():
+    reuse_memory()  # the next group's arrays are as large; the dataset gives it back
+    with collecting_audits() as audits:
         return write_features(
             name,
             dtypes,
@@ -122,6 +123,7 @@ def build_dataset(lake: Path, plan: str, market: str) -> dict[str, Any]:
     """Join all groups of the plan, add labels; returns the stored metadata. Raises `ContractBroken` and stores nothing
     when a group is missing, stale or out of order."""
     _building.cache_clear()
+    give_memory_back()
     panel = load_panel(lake)
     half_days = panel.calendar.half_days.astype("datetime64[D]").tolist()
     return assemble_dataset(

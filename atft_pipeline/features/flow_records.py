@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from functools import reduce
 
 import numpy as np
 import polars as pl
@@ -124,10 +125,10 @@ def _in_time(week: Week) -> tuple[date, date]:
 
 def _summed(parts: Sequence[dict[Week, tuple[Array, date]]]) -> dict[Week, tuple[Array, date]]:
     """Weeks that every part knows, added up; usable from the day of the last of them."""
-    if not parts:
-        return {}
+    if len(parts) < 2:
+        return parts[0] if parts else {}
     weeks = set(parts[0]).intersection(*parts[1:])
-    return {w: (np.sum([p[w][0] for p in parts], axis=0), max(p[w][1] for p in parts)) for w in weeks}
+    return {w: (reduce(np.add, (p[w][0] for p in parts)), max(p[w][1] for p in parts)) for w in weeks}
 
 
 def _values(history: Array, same_era: NDArray[np.bool_]) -> list[float]:

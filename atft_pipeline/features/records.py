@@ -7,6 +7,7 @@ as an array [records, entities], oldest first, on which the time-series operator
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -31,15 +32,20 @@ class Records:
     """[E]: how many older records the entity has."""
     entities: int
 
+    @cached_property
+    def cell(self) -> Ints:
+        """[E]: flat position in [R, entities]."""
+        return self.place * self.entities + self.entity
+
     def dense(self, values: NDArray[np.generic]) -> Array:
         """[E] values by place and entity, [R, entities], R at least 1; null where an entity has fewer records."""
         grid = np.full((int(self.place.max(initial=0)) + 1, self.entities), np.nan)
-        grid[self.place, self.entity] = values
+        grid.reshape(-1)[self.cell] = values
         return grid
 
     def of(self, dense: Array) -> Array:
         """Back from [R, entities] to the records, [E]."""
-        return dense[self.place, self.entity]
+        return np.take(dense, self.cell)
 
 
 def in_order(entity: Ints, day: NDArray[np.datetime64], entities: int) -> Records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import Array, divide, log, on_every_core, ts_lag, ts_mean, ts_sum, where_known
+from atft_pipeline.panel.operators import Array, divide, elementwise, log, ts_lag, ts_mean, ts_sum, where_known
+from atft_pipeline.panel.panel import Panel
+
+Field = Callable[[str], Array]
 
 FIELDS = ("MO", "MH", "ML", "MC", "MVo", "MUL", "MLL", "AO", "AH", "AL", "AC")
 
@@ -20,45 +23,60 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel, bars = inputs.panel, required_table(inputs.tables, "bars_daily")
     require_columns("bars_daily", bars, ("Date", "Code", *FIELDS))
-    half = _dense(bars, panel.axes)
-    morning, afternoon = (divide(half[f"{s}C"], half[f"{s}O"]) - 1 for s in "MA")
-    volume = half["MVo"] * panel.split
-    yield "ses_am_gap", divide(half["MO"] / panel.split, ts_lag(panel.c, 1)) - 1
-    yield "ses_am_ret", morning
-    yield "ses_am_range", log(divide(half["MH"], half["ML"]))
-    yield "ses_am_close_loc", _close_location(half["MH"], half["ML"], half["MC"])
-    yield "ses_am_vol_share", divide(half["MVo"], panel.volume)
-    yield "ses_am_vol_ratio_20", divide(volume, ts_mean(ts_lag(volume, 1), 20, 15))
-    yield "ses_lunch_gap", divide(half["AO"], half["MC"]) - 1
+    session = _on_panel(bars, panel.axes)
+    yield from _morning(panel, session)
+    morning, afternoon = (_move(session(f"{half}O"), session(f"{half}C")) for half in "MA")
+    yield "ses_lunch_gap", divide(session("AO"), session("MC")) - 1
     yield "ses_pm_ret", afternoon
-    yield "ses_pm_range", log(divide(half["AH"], half["AL"]))
-    yield "ses_pm_close_loc", _close_location(half["AH"], half["AL"], half["AC"])
+    high, low = session("AH"), session("AL")
+    yield "ses_pm_range", log(divide(high, low))
+    yield "ses_pm_close_loc", _close_location(high, low, session("AC"))
     yield "ses_pm_am_diff", afternoon - morning
     yield "ses_am_ret_sum_20", ts_sum(morning, 20, 15)
     yield "ses_pm_ret_sum_20", ts_sum(afternoon, 20, 15)
-    up, down = half["MUL"] == 1, half["MLL"] == 1
-    yield "ses_am_limit", where_known(np.where(up, 1.0, np.where(down, -1.0, 0.0)), half["MUL"], half["MLL"])
+    up, down = session("MUL"), session("MLL")
+    yield "ses_am_limit", where_known(np.where(up == 1, 1.0, np.where(down == 1, -1.0, 0.0)), up, down)
 
 
-def _dense(bars: pl.DataFrame, axes: Axes) -> dict[str, Array]:
-    """The half-day fields of the bars on the panel, each [T, N]."""
+def _morning(panel: Panel, session: Field) -> Iterator[tuple[str, Array]]:
+    open_, high, low, close = (session(f"M{field}") for field in "OHLC")
+    volume = session("MVo")
+    in_first_row_units = volume * panel.split
+    yield "ses_am_gap", divide(open_ / panel.split, ts_lag(panel.c, 1)) - 1
+    yield "ses_am_ret", _move(open_, close)
+    yield "ses_am_range", log(divide(high, low))
+    yield "ses_am_close_loc", _close_location(high, low, close)
+    yield "ses_am_vol_share", divide(volume, panel.volume)
+    yield "ses_am_vol_ratio_20", divide(in_first_row_units, ts_mean(ts_lag(in_first_row_units, 1), 20, 15))
+
+
+def _on_panel(bars: pl.DataFrame, axes: Axes) -> Field:
+    """A function that lays a field of the bars on the panel, [T, N]: eleven at once would take a gigabyte."""
     row = axes.date_index(bars["Date"].to_numpy().astype("datetime64[D]"))
     column = axes.code_index(bars["Code"])
     inside = (row >= 0) & (column >= 0)
     cells = row * axes.shape[1] + column
     cells = cells if inside.all() else cells[inside]
 
-    def grid(name: str) -> Array:
+    def field(name: str) -> Array:
         dense, values = np.full(axes.shape, np.nan), bars[name].cast(pl.Float64).to_numpy()
         dense.reshape(-1)[cells] = values if len(values) == len(cells) else values[inside]
         return dense
 
-    return dict(zip(FIELDS, on_every_core(grid, FIELDS), strict=True))
+    return field
+
+
+def _move(open_: Array, close: Array) -> Array:
+    return divide(close, open_) - 1
 
 
 def _close_location(high: Array, low: Array, close: Array) -> Array:
     """Where the session closed within its range, -1 to 1; 0 when it had none."""
-    return np.where(high == low, 0.0, divide(2 * close - high - low, high - low))
+
+    def location(high: Array, low: Array, close: Array) -> Array:
+        return np.where(high == low, 0.0, divide(2 * close - high - low, high - low))
+
+    return elementwise(location, high, low, close)
 
 
 _CS = "cross_section"

@@ -65,6 +65,10 @@ SUMS: dict[str, tuple[str, ...]] = {
 
 INVENTORIES = ("Inventories", "Inventories - CA (IFRS)")
 
+LABELS = frozenset(label for labels in (*FIRST.values(), *SUMS.values(), INVENTORIES) for label in labels)
+BLANK = (None, "", "-", "－")
+"""What stands for no number under a label."""
+
 LEVELS = (
     "sheet_assets", "cash", "current_assets", "current_liabilities", "receivables", "inventories", "goodwill", "plant",
     "intangible", "short_debt", "debt",
@@ -98,25 +102,22 @@ def _items(number: str, text: str | None) -> tuple[object, ...]:
         sheet = None
     if not isinstance(sheet, dict):
         raise ContractBroken(f"fin_details {number}: FS is no JSON object of labels; ingest it again")
-    first = {name: next((v for v in (_number(sheet, x) for x in labels) if v is not None), None)
-             for name, labels in FIRST.items()}  # fmt: skip
-    sums = {name: _sum(sheet, labels) for name, labels in SUMS.items()}
-    whole = next((v for v in (_number(sheet, label) for label in INVENTORIES) if v is not None), sums["components"])
+    known = {label: _number(label, value) for label, value in sheet.items() if label in LABELS and value not in BLANK}
+    first = {name: next((known[x] for x in labels if x in known), None) for name, labels in FIRST.items()}
+    sums = {name: _sum(known, labels) for name, labels in SUMS.items()}
+    whole = next((known[label] for label in INVENTORIES if label in known), sums["components"])
     spent = sums["spending"]
     items = first | sums | {"inventories": whole, "capex": None if spent is None else -spent}
     return (number, *(items[name] for name in ITEMS))
 
 
-def _sum(sheet: Mapping[str, object], labels: tuple[str, ...]) -> float | None:
-    values = [value for value in (_number(sheet, label) for label in labels) if value is not None]
+def _sum(known: Mapping[str, float], labels: tuple[str, ...]) -> float | None:
+    values = [known[label] for label in labels if label in known]
     return sum(values) if values else None
 
 
-def _number(sheet: Mapping[str, object], label: str) -> float | None:
-    """The value under a label; null where it is absent, blank or a dash. Raises ContractBroken for other text."""
-    value = sheet.get(label)
-    if value is None or value in ("", "-", "－"):
-        return None
+def _number(label: str, value: object) -> float:
+    """The value under a label. Raises ContractBroken for other text than a number."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

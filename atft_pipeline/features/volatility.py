@@ -21,9 +21,9 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     r = panel.logret_1d
     hl = log(divide(panel.h, panel.l))
     rs = rogers_satchell(panel)
-    vol_5, vol_60 = panel.vol_cc(5, 4), panel.vol_cc(60, 45)
+    vol_5, vol_60 = ts_std(r, 5, 4) * ANNUAL, panel.vol_cc(60, 45)
     yield "vol_cc_5", vol_5
-    yield "vol_cc_10", panel.vol_cc(10, 8)
+    yield "vol_cc_10", ts_std(r, 10, 8) * ANNUAL
     yield "vol_cc_20", panel.vol_cc(20, 15)
     yield "vol_cc_60", vol_60
     yield "vol_pk_20", np.sqrt(ANNUAL_DAYS * ts_mean(hl * hl, 20, 15) / (4 * np.log(2)))

@@ -29,15 +29,17 @@ SHARES = 8
 """Shares per core: dates differ in cost (early ones have fewer members), and a core may be taken for a while."""
 
 
-def in_threads(job: Callable[[int, int], object], length: int, step: int, cells: int) -> list[object]:
+def in_threads(
+    job: Callable[[int, int], object], length: int, step: int, cells: int, shares: int = SHARES
+) -> list[object]:
     """Call job(first, end) over 0..length on every core, cut at multiples of `step`; the results in order.
 
-    An array of few `cells` is one call in the caller's thread.
+    An array of few `cells` is one call in the caller's thread. `shares` is how many calls a core makes at least.
     """
     workers = min(len(os.sched_getaffinity(0)), -(-length // step))
     if cells < SMALL or workers < 2:
         return [job(0, length)]
-    share = -(-length // (workers * SHARES * step)) * step
+    share = -(-length // (workers * shares * step)) * step
     with ThreadPoolExecutor(workers) as pool:  # made per call: an idle pool would not survive a fork
         jobs = [pool.submit(job, first, min(first + share, length)) for first in range(0, length, share)]
         return [done.result() for done in jobs]

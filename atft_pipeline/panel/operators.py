@@ -28,7 +28,6 @@ from atft_pipeline.panel.element_operators import (
     elementwise,
     gather,
     log,
-    on_every_core,
     on_listed,
     where_known,
 )
@@ -97,7 +96,6 @@ __all__ = [
     "latest_events",
     "log",
     "nearest_over_rows",
-    "on_every_core",
     "on_listed",
     "running_count",
     "sum_over_rows",

@@ -406,5 +406,9 @@ def correlation_graph(
     inside = np.ascontiguousarray(members, np.bool_)
     dates = min(DATES, rows)
     limits = (rows, dates, np.float32(min_obs), np.float32(least), k)
-    in_threads(lambda t0, t1: _graph(dense, inside, given, *limits, out, peers, t0, t1), len(dense), dates, dense.size)
+
+    def some_dates(t0: int, t1: int) -> None:
+        _graph(dense, inside, given, *limits, out, peers, t0, t1)
+
+    in_threads(some_dates, len(dense), dates, dense.size, shares=len(dense))  # a block is a second's part of work
     return CorrelationGraph(out[0], out[1], out[2], out[3], out[4], tuple(peers))
