@@ -16,7 +16,7 @@ from atft_pipeline.model.forecasters import ReturnForecasters
 from atft_pipeline.model.fusion import Fusion
 from atft_pipeline.model.graph_attention import GraphAttention
 from atft_pipeline.model.heads import Heads
-from atft_pipeline.model.highway import LinearHighway
+from atft_pipeline.model.highway import Highway, neighbour_means
 from atft_pipeline.model.norm import AdaptiveNorm
 from atft_pipeline.model.student import StudentHeads
 from atft_pipeline.model.temporal import StaticContext, Temporal
@@ -43,7 +43,9 @@ class ATFTGATFAN(nn.Module):
         self.graph = GraphAttention(c.hidden, c.gat_heads, c.edge_dim, c.dropout, c.edge_dropout)
         self.fusion = Fusion(c.hidden)
         self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)
-        self.highway = LinearHighway(c.n_features, len(c.horizons))
+        self.highway = Highway(
+            c.n_features, c.spectral, len(c.horizons), c.sequence_length, c.highway_waves, c.highway_pairs
+        )
         self.student = StudentHeads(c.hidden, len(c.horizons)) if c.student_t else None
         self.pair_chunk = c.pair_chunk
         """Windows encoded at once while training; 0: all. It changes no number, and may change while training."""
@@ -68,7 +70,8 @@ class ATFTGATFAN(nn.Module):
             "temporal": list(self.temporal.parameters()),
             "graph": [*self.graph.parameters(), *slot],
             "fusion": [p for p in self.fusion.parameters() if all(p is not s for s in slot)],
-            "heads": [p for m in (self.heads, self.highway, self.student) if m is not None for p in m.parameters()],
+            "heads": [p for m in (self.heads, self.student) if m is not None for p in m.parameters()],
+            "highway": list(self.highway.parameters()),
         }
 
     def forward(self, block: Block) -> Output:
@@ -109,7 +112,7 @@ class ATFTGATFAN(nn.Module):
         g = self.graph(y, block.edge_index, block.edge_attr) if has_graph else None
         c, diagnostics = self.fusion(y, g)
         score, quantiles = self.heads(c)  # [m, H], [m, H, Q]
-        direct = self.highway(self._newest(block))  # [m, H]
+        direct = self.highway(self.highway_terms(block))  # [m, H]
         score, quantiles = score + direct, quantiles + direct[..., None]
         diagnostics["edges"] = torch.tensor(float(block.edge_index.shape[1] if has_graph else 0))
         student = None if self.student is None else self.student(c)  # [m, H, 3]
@@ -150,6 +153,21 @@ class ATFTGATFAN(nn.Module):
         day, stock = block.pairs[:, 0], block.pairs[:, 1]
         steps = torch.arange(self.config.sequence_length, device=block.pairs.device)
         return (day + steps[:, None]) * block.x.shape[1] + stock
+
+    def highway_terms(self, block: Block) -> Tensor:
+        """[m, width]: what the highway weighs. The neighbours' terms are zero while the graph is off."""
+        newest = self._newest(block)
+        own = newest[:, self.selection.spectral]
+        if self.uses_graph and block.edge_index.shape[1] > 0:
+            neighbours = neighbour_means(own, block.edge_index, block.edge_attr[:, 0])
+        else:
+            neighbours = torch.zeros_like(own)
+        return self.highway.terms(newest, self._spectral_windows(block), neighbours)
+
+    def _spectral_windows(self, block: Block) -> Tensor:
+        """[m, T, channels]: every pair's window of the spectral features."""
+        own = block.x[..., self.selection.spectral].flatten(0, 1).float()
+        return own[self._window_rows(block).t()]
 
     def _newest(self, block: Block) -> Tensor:
         """[m, F]: every pair's own row on its own day."""

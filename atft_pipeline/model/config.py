@@ -40,6 +40,10 @@ class ModelConfig:
     forecaster_width: int = 64
     student_t: bool = False
     """Whether each horizon has a Student-t head beside its score and quantiles."""
+    highway_waves: int = 4
+    """Periods T/1 .. T/waves that the highway reads in the window of each spectral feature."""
+    highway_pairs: int = 32
+    """Products of two features that the highway has room for."""
     row_chunk: int = 256
     """Rows of variable selection in work at once: few enough to stay in a processor's cache; a GPU wants thousands."""
     pair_chunk: int = 0
@@ -55,6 +59,10 @@ class ModelConfig:
             raise ValueError(f"hidden={self.hidden} is not divisible by attention_heads={self.attention_heads}")
         if self.sequence_length < 2 * self.san_period:
             raise ValueError(f"sequence_length={self.sequence_length} holds fewer than two slices of {self.san_period}")
+        if not 0 <= self.highway_waves < self.sequence_length / 2:
+            raise ValueError(
+                f"highway_waves={self.highway_waves}: a window of {self.sequence_length} holds fewer waves"
+            )
         middle = len(self.quantiles) // 2
         if list(self.quantiles) != sorted(set(self.quantiles)) or self.quantiles[middle] != 0.5:
             raise ValueError(f"quantiles={self.quantiles} must rise and have 0.5 in the middle")

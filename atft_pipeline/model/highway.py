@@ -1,24 +1,87 @@
-"""The linear highway: each stock's newest row straight to its scores, beside the network.
+"""The highway: simple terms of a stock's window straight to its scores, beside the network.
 
-A deep network finds a weak linear effect slowly, because every scalar first passes its own curve, a softmax over all
-features and a recurrence. A linear component in parallel carries that part from the first steps on and leaves the
-network the rest (Lai et al. 2018, "Modeling Long- and Short-Term Temporal Patterns with Deep Neural Networks",
-section 3.5). It starts at zero, so an untrained model is the network alone.
+A deep network finds weak effects slowly, because every scalar first passes its own curve, a softmax over all features
+and a recurrence. A linear component in parallel carries what is simple (Lai et al. 2018, "Modeling Long- and Short-Term
+Temporal Patterns with Deep Neural Networks", section 3.5) and leaves the network the rest. Its terms:
+
+- the newest row;
+- the slow waves in the window of each spectral feature: its Fourier coefficients, which tell a level and where in a
+  cycle a stock stands;
+- products of a few pairs of features;
+- while the graph is on, the mean of the spectral features over the stock's neighbours: one step of a simplified graph
+  convolution (Wu et al. 2019).
+
+`training/highway_start.py` chooses the pairs and fits the weights; before that all are zero, so an untrained model is
+the network alone.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+LARGEST_PRODUCT = 6.0
+"""Products of two scaled features are clipped here: a product of two outliers is no evidence."""
+LEAST_LIKENESS = 0.1
+"""Neighbours whose squared correlations add up to less do not count in full."""
 
-class LinearHighway(nn.Module):
-    """[m, F] -> [m, H]. Divided by sqrt(F), so that its output moves at the pace of a layer of that width."""
 
-    def __init__(self, n_features: int, horizons: int) -> None:
+class Highway(nn.Module):
+    """[m, F] newest rows, [m, T, C] windows, [m, C] neighbours -> [m, H].
+
+    Divided by sqrt(width), so that its output moves at the pace of a layer of that width when it is trained.
+    """
+
+    def __init__(
+        self, n_features: int, spectral: tuple[int, ...], horizons: int, length: int, waves: int, pairs: int
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(horizons, n_features))
+        self.n_features, self.n_pairs = n_features, pairs
+        self.basis_functions: Tensor
+        self.pairs: Tensor
+        self.register_buffer("basis_functions", slow_waves(length, waves), persistent=False)
+        self.register_buffer("pairs", torch.zeros(pairs, 2, dtype=torch.long))
+        self.width = n_features + len(spectral) * (2 * waves + 1) + pairs + len(spectral)
+        self.peers = slice(self.width - len(spectral), self.width)
+        """The neighbours' terms among all."""
+        self.weight = nn.Parameter(torch.zeros(horizons, self.width))
 
-    def forward(self, newest: Tensor) -> Tensor:
-        """newest [m, F]: the row of the scored day; missing values are zero and carry nothing."""
-        return nn.functional.linear(newest, self.weight) / newest.shape[1] ** 0.5
+    @torch.no_grad()
+    def terms(self, newest: Tensor, windows: Tensor, neighbours: Tensor) -> Tensor:
+        """[m, width]: the newest row, the coefficients of each channel's waves (channel by channel), the products, the
+        neighbours."""
+        coefficients = (windows.transpose(1, 2) @ self.basis_functions).flatten(1)  # [m, C (2 waves + 1)]
+        products = newest[:, self.pairs[:, 0]] * newest[:, self.pairs[:, 1]]
+        return torch.cat([newest, coefficients, products.clamp(-LARGEST_PRODUCT, LARGEST_PRODUCT), neighbours], 1)
+
+    def forward(self, terms: Tensor) -> Tensor:
+        """terms [m, width] -> [m, H]."""
+        return nn.functional.linear(terms, self.weight) / self.width**0.5
+
+
+def neighbour_means(values: Tensor, edge_index: Tensor, correlation: Tensor) -> Tensor:
+    """[m, C]: the mean of `values` [m, C] over each node's neighbours, weighed by the squares of the edges' positive
+    `correlation` [E]: what moves together belongs together, and a high correlation is rarely chance.
+
+    Self-loops are left out; a node without neighbours gets zero.
+    """
+    others = (edge_index[0] != edge_index[1]) & (correlation > 0)
+    source, target, weight = edge_index[0][others], edge_index[1][others], correlation[others].square()
+    total = torch.zeros_like(values).index_add_(0, target, values[source] * weight[:, None])
+    size = values.new_zeros(len(values)).index_add_(0, target, weight)
+    return total / size.clamp(min=LEAST_LIKENESS)[:, None]
+
+
+def slow_waves(length: int, waves: int) -> Tensor:
+    """[length, 2 waves + 1]: the mean and the cosine and sine of periods length/1 .. length/waves, each of norm 1.
+
+    The phase is counted from the newest day, the last row: so a coefficient says the same on every date.
+    """
+    ago = torch.arange(length - 1, -1, -1, dtype=torch.float64)
+    columns = [torch.full((length,), length**-0.5, dtype=torch.float64)]
+    for k in range(1, waves + 1):
+        angle = 2 * math.pi * k * ago / length
+        columns += [torch.cos(angle) * (2 / length) ** 0.5, torch.sin(angle) * (2 / length) ** 0.5]
+    return torch.stack(columns, 1).float()

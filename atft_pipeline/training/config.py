@@ -87,6 +87,8 @@ class TrainingConfig:
     """Horizon whose decile book gives the headline Sharpe: its sleeves trade a fifth of the book a day."""
     cost_one_way: float = 0.001
 
+    fit_highway: bool = True
+    """Start the highway from an elastic net on the training dates; off: it is zero until the last phase."""
     average_decay: float = 0.0
     """Decay per step of an average of the weights that is judged beside the raw ones; 0 keeps none."""
     mc_samples: int = 20

@@ -26,7 +26,9 @@ from atft_pipeline.training.config import TrainingConfig
 from atft_pipeline.training.disk import DiskKeeper
 from atft_pipeline.training.faults import Stopped, TrainingFault
 from atft_pipeline.training.feed import Feed, Prepare, Recipe, choose_mode, free_memory, prepare_block
+from atft_pipeline.training.files import write_json
 from atft_pipeline.training.graph import GraphRules, GraphStore
+from atft_pipeline.training.highway_start import HighwayFitter
 from atft_pipeline.training.losses import LossFunction
 from atft_pipeline.training.machine import peak_memory_mb
 from atft_pipeline.training.memory import MemoryLadder, is_out_of_memory, rows_at_once
@@ -41,6 +43,9 @@ from atft_pipeline.training.summary import describe, epoch_line, epoch_record, h
 from atft_pipeline.training.targets import Targets
 from atft_pipeline.training.uncertainty import mc_dropout
 from atft_pipeline.training.validation import Validator
+
+MOST_WAVES, SHORTEST_WAVE = 6, 5
+"""The highway reads at most so many waves of a window, none shorter than a week."""
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
@@ -60,6 +65,7 @@ def build_model(config: TrainingConfig, panel: PanelData) -> ATFTGATFAN:
             attention_heads=config.attention_heads, dropout=config.dropout, horizons=panel.horizons,
             row_chunk=rows_at_once(config, panel.n_features, choose_device(config)),
             pair_chunk=config.pair_chunk, student_t=config.student_weight > 0,
+            highway_waves=min(MOST_WAVES, config.sequence_length // SHORTEST_WAVE),
         )
     )  # fmt: skip
 
@@ -108,6 +114,7 @@ class Trainer:
         self.gradient = StepGradient(self.model, self.autocast, self.device)
         self.validator = Validator(config, panel, self._targets(panel.part("valid")))
         self.history: list[dict[str, Any]] = []
+        self.highway: dict[str, Any] = folder.read_highway()
         self.where: dict[str, Any] = {}
         self._state: dict[str, Any] | None = None
         self.average: WeightAverage | None = None
@@ -191,6 +198,8 @@ class Trainer:
             self.model.load_state_dict(start["model"])
             progress.best = progress.start_value = float(start["rank_ic"])
         progress.start_hash = checkpoint.weights_hash(self.model.state_dict())
+        if self.config.fit_highway and (place == 0 or phase.graph > self.phases[place - 1].graph):
+            self._start_highway(phase)
         return progress
 
     def _prepare_graphs(self) -> None:
@@ -200,6 +209,26 @@ class Trainer:
             self.heartbeat.update(stage="graphs")
             days = (*self._trained_dates(), *self.validator.dates)
             self.graphs.prepare(days, threads, progress=self._alive)
+
+    def _start_highway(self, phase: Phase) -> None:
+        """Fit the highway on the training dates, or its neighbours' terms where the graph comes on. What was found is
+        said, and kept in `highway.json`."""
+        self.heartbeat.update(stage="highway")
+        horizons = self.panel.horizons
+        fitter = HighwayFitter(
+            self.model, self.source, self.targets, self.train_blocks, horizons, max(horizons) + self.config.delay,
+            self._alive,
+        )  # fmt: skip
+        self.model.set_switches(adaptive_norm=phase.adaptive_norm, graph=phase.graph)
+        fits = {"own": fitter.start} if phase is self.phases[0] else {}
+        if phase.graph:
+            self._prepare_graphs()
+            fits["neighbours"] = fitter.start_peers
+        for name, work in fits.items():
+            found = work()
+            self.highway[name] = found.describe()
+            self.reporter.line(f"highway, {name}: {found.told()}")
+        self.disk.optional("highway.json", lambda: write_json(self.folder.highway, self.highway))
 
     def _run_phase(self, phase: Phase, progress: Progress) -> None:
         if phase.graph:

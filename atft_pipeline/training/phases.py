@@ -14,7 +14,7 @@ from atft_pipeline.model.atft_gat_fan import ATFTGATFAN
 from atft_pipeline.training.config import TrainingConfig
 from atft_pipeline.training.faults import ConfigError
 
-GROUPS = ("forecasters", "gates", "selection", "static", "temporal", "graph", "fusion", "heads")
+GROUPS = ("forecasters", "gates", "selection", "static", "temporal", "graph", "fusion", "heads", "highway")
 
 
 @dataclass(frozen=True)

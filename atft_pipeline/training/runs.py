@@ -60,6 +60,11 @@ class RunFolder:
         return self.path / "uncertainty.npy"
 
     @property
+    def highway(self) -> Path:
+        """What the highway's start found: terms, pairs, penalties."""
+        return self.path / "highway.json"
+
+    @property
     def summary(self) -> Path:
         return self.path / "metrics_summary.json"
 
@@ -75,6 +80,10 @@ class RunFolder:
 
     def set_state(self, state: str) -> None:
         write_json(self.path / "status.json", {"run_id": self.run_id, "state": state, **self.hashes})
+
+    def read_highway(self) -> dict[str, Any]:
+        """What `highway.json` holds; nothing before the start."""
+        return json.loads(self.highway.read_text()) if self.highway.exists() else {}
 
     def read_summary(self) -> dict[str, Any]:
         """The run's summary; refuses one that belongs to another run."""

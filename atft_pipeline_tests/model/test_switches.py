@@ -8,7 +8,7 @@ import torch
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN, ModelConfig
 from atft_pipeline_tests.model.blocks import FEATURES, make_block, make_config, make_model, open_gates, training_loss
 
-TRUNK = {"selection", "static", "temporal", "fusion", "heads"}
+TRUNK = {"selection", "static", "temporal", "fusion", "heads", "highway"}
 ADAPTIVE = {"forecasters", "gates"}
 
 

@@ -26,17 +26,17 @@ REACH = max(HORIZONS) + max(DELAYS)
 def write_tiny_panel(
     folder: Path, *, dates: int = 150, stocks: int = 40, features: int = 12, window: int = 20, seed: int = 0,
     linear: float = 0.0, lagged_peers: float = 0.0, cluster: int = 8, curved: bool = False, missing: float = 0.02,
-    extra_names: dict[int, str] | None = None, leak: bool = False,
+    extra_names: dict[int, str] | None = None, leak: bool = False, carriers: tuple[int, ...] = (5, 6, 7),
 ) -> Path:  # fmt: skip
     """Write the panel folder and return it.
 
     `linear` and `lagged_peers` are the planted part's size in units of the noise of a day's return. `curved` plants the
     features' sizes instead of their values, which no linear map sees. `leak` puts the delay-1 1-day label into
-    feature 5.
+    feature 5. `carriers`: the features that carry what is planted.
     """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(dates, stocks, features)).astype(np.float32)
-    returns = _returns(rng, x, linear, lagged_peers, cluster, curved)
+    returns = _returns(rng, x[..., list(carriers)], linear, lagged_peers, cluster, curved)
     x[:, :, 0] = _cross_section(returns)  # ret_1d
     row_ok = rng.random((dates, stocks)) >= missing
     row_ok[: dates // 3, -2:] = False  # two late listings
@@ -117,15 +117,15 @@ def _returns(
 ) -> NDArray[np.float64]:
     """Daily returns: noise, a common cluster move that makes peers correlate, and the planted parts.
 
-    What is planted on day t moves day t + 2: the first day of a delay-1 label.
+    x [T, N, carriers]. What is planted on day t moves day t + 2: the first day of a delay-1 label.
     """
     dates, stocks, _ = x.shape
     groups = np.arange(stocks) // cluster
     shared = rng.normal(size=(dates, groups.max() + 1))[:, groups]
     own = rng.normal(size=(dates, stocks))
     returns = NOISE * (1.2 * shared + own) if lagged_peers else NOISE * own
-    carriers = (np.abs(x[..., 5:8]) - np.sqrt(2 / np.pi)) / np.sqrt(1 - 2 / np.pi) if curved else x[..., 5:8]
-    signal = carriers.mean(axis=-1) * np.sqrt(3)
+    shape = (np.abs(x) - np.sqrt(2 / np.pi)) / np.sqrt(1 - 2 / np.pi) if curved else x
+    signal = shape.mean(axis=-1) * np.sqrt(x.shape[-1])
     returns[2:] += NOISE * linear * signal[:-2]
     if lagged_peers:
         mean = np.stack([signal[:, groups == g].mean(axis=1) for g in range(groups.max() + 1)], axis=1)[:, groups]

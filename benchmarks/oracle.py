@@ -1,0 +1,288 @@
+"""What the model learns of each planted part, measured by its correlation with the oracle; ridge and trees beside it.
+
+    python benchmarks/oracle.py [--stocks 400] [--days 1200] [--seeds 1,2,3] [--plants linear,...] [--preset demo]
+        [--set name=value] [--jobs 2] [--folder DIR] [--part train]
+
+Every market is generated, turned into the dataset and its training panel by the pipeline's own steps (the HTTP part left
+out), and trained on in a process of its own, one thread each. The result is the mean over the test dates of the daily
+correlation between a 1-day score and the expected return that generated the prices. Beside the finished model: the best
+checkpoint of each phase (the second one has no graph), and, where the neighbours' part is planted or nothing is, the
+last two phases again on random edges. One JSON line per market and seed, then one per market. With --folder, markets
+and finished trainings are kept and found again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+MACHINE = f"{platform.machine()}, {os.cpu_count()} cores"
+PLANTS = ("linear", "reversal", "interaction", "graph", "cycle", "all", "null")
+RANDOM_EDGES = ("all",)
+LAST_DAY = date(2024, 6, 28)
+TARGETS = {"linear": 0.85, "reversal": 0.85, "interaction": 0.6, "graph": 0.5, "cycle": 0.7, "all": 0.75}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One market, one seed, one training."""
+
+    plant: str
+    seed: int
+    stocks: int
+    days: int
+    preset: str
+    settings: Mapping[str, str]
+    folder: Path
+
+    @property
+    def lake(self) -> Path:
+        return self.folder / f"{self.plant}-{self.seed}-{self.stocks}x{self.days}"
+
+
+def first_day(days: int) -> date:
+    """The date from which there are `days` business days up to LAST_DAY."""
+    from atft_pipeline.exchange.tokyo_calendar import is_business_day
+
+    day, found = LAST_DAY, 1
+    while found < days:
+        day -= timedelta(days=1)
+        found += is_business_day(day)
+    return day
+
+
+def prepare(job: Job) -> float:
+    """The market and its training panel, unless they are there. Returns the seconds that it took."""
+    from features import store_raw
+
+    from atft_pipeline import steps
+    from atft_pipeline.exchange.market import generate
+    from atft_pipeline.features import catalog
+    from atft_pipeline.settings import MarketSize, Thresholds
+
+    began, lake = time.monotonic(), job.lake
+    if (lake / "ready").exists():
+        return 0.0
+    shutil.rmtree(lake, ignore_errors=True)
+    size = MarketSize(stocks=job.stocks, start=first_day(job.days), end=LAST_DAY, seed=job.seed, plant=job.plant)
+    generate(size, lake / "market")
+    store_raw(lake / "market", lake)
+    shutil.rmtree(lake / "market" / "tables")
+    steps.build_market_panel(lake)
+    for group in catalog.groups("standard"):
+        steps.build_features(lake, group.name)
+    steps.build_dataset(lake, "standard", str(size))
+    steps.build_statistics(lake, "standard")
+    steps.build_training_panel(lake, "standard", Thresholds())
+    for name in ("raw", "features", "dataset"):
+        shutil.rmtree(lake / name, ignore_errors=True)
+    (lake / "ready").touch()
+    return time.monotonic() - began
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Prepare, train, fit the rivals, and hold all of them against the oracle."""
+    import torch
+
+    torch.set_num_threads(1)
+    prepared = prepare(job)
+    from atft_pipeline.evaluation.inputs import load_run, runs_dir
+    from atft_pipeline.evaluation.oracle import load_oracle
+    from atft_pipeline.evaluation.rivals import rival_scores
+    from atft_pipeline.training.config import TrainingConfig
+    from atft_pipeline.training.supervisor import run_training
+
+    config = TrainingConfig.resolve(job.preset, env={}).with_settings({"mc_samples": "0", **job.settings})
+    log = (job.lake / "training.log").open("a")
+    began = time.monotonic()
+    folder = run_training(job.lake / "training_panel", runs_dir(job.lake), config, Lines(log))
+    trained = time.monotonic() - began
+    data = load_run(job.lake, folder.run_id)
+    oracle = load_oracle(job.lake / "market", data.dates, data.codes, data.delays, data.horizons)
+    assert oracle is not None
+    rivals = rivals_of(job, data, config.delay, rival_scores)
+    scores = {"model": data.scores, **rivals, **phase_scores(job, config, folder)}
+    if job.plant in RANDOM_EDGES:
+        scores["random_edges"] = random_edge_scores(job, config, folder)
+    summary = folder.read_summary()
+    return {
+        "plant": job.plant,
+        "seed": job.seed,
+        "prepare_s": round(prepared, 1),
+        "train_s": round(trained, 1),
+        "best_phase": summary["phase"],
+        "train_dates": data.part("train").stop - data.part("train").start,
+        "correlation": {name: against(data, score, oracle, config.delay) for name, score in scores.items()},
+        "ic": {name: realised(data, score, config.delay) for name, score in scores.items()},
+    }
+
+
+class Lines:
+    """A training's lines, into a file."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def line(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+    def result(self, metadata: Mapping[str, Any], version: str) -> None:
+        self.line(json.dumps(dict(metadata), default=str))
+
+
+def rivals_of(job: Job, data: Any, delay: int, fit: Any) -> dict[str, np.ndarray]:
+    """Ridge's and the trees' scores, kept beside the market: they do not depend on the training."""
+    kept = job.lake / f"rivals-d{delay}.npz"
+    if not kept.exists():
+        found = fit(data, delay).scores
+        np.savez(kept, **{name: found[name] for name in ("ridge", "lightgbm")})
+    with np.load(kept) as stored:
+        return dict(stored)
+
+
+def phase_scores(job: Job, config: Any, folder: Any) -> dict[str, np.ndarray]:
+    """Scores [T, N, H] of each phase's best checkpoint."""
+    trainer = trainer_of(job, config, folder)
+    found = {}
+    for phase in trainer.phases:
+        found[f"phase{phase.number}"] = scores_with(trainer, folder.checkpoint(phase.number, "best"))
+    trainer.feed.close()
+    return found
+
+
+def trainer_of(job: Job, config: Any, folder: Any) -> Any:
+    from atft_pipeline.training.engine import Trainer
+    from atft_pipeline.training.monitor import Heartbeat
+    from atft_pipeline.training.panel_data import load_panel
+
+    panel = load_panel(job.lake / "training_panel", verify=False)
+    quiet = Lines((job.lake / "training.log").open("a"))
+    return Trainer(config, panel, folder, quiet, Heartbeat(folder.path / "heartbeat.json", 60), threading.Event())
+
+
+def scores_with(trainer: Any, path: Path) -> np.ndarray:
+    from atft_pipeline.training import checkpoint
+
+    trainer.load_result(checkpoint.load(path, trainer.device))
+    return trainer.score_everything()[0]
+
+
+def random_edge_scores(job: Job, config: Any, folder: Any) -> np.ndarray:
+    """The last two phases again from the second one's best, on graphs of as many edges between random stocks."""
+    from atft_pipeline.training.runs import RunFolder
+
+    copy = RunFolder(folder.path.parent / f"{folder.run_id}-random", folder.run_id, folder.hashes)
+    shutil.rmtree(copy.path, ignore_errors=True)
+    for number in (0, 1):
+        shutil.copytree(folder.path / "ckpt" / f"phase{number}", copy.path / "ckpt" / f"phase{number}")
+    trainer = trainer_of(job, config, copy)
+    rng, store = np.random.default_rng(job.seed), trainer.graphs
+    drawn = store.graph
+
+    def shuffled(day: int) -> Any:
+        graph = drawn(day)
+        nodes = np.unique(graph.source)
+        moved = np.zeros(len(trainer.panel.codes), graph.source.dtype)
+        moved[nodes] = np.random.default_rng([job.seed, store.as_of(day)]).permutation(nodes)
+        return replace(graph, target=moved[graph.target])
+
+    store.graph = shuffled
+    del rng
+    result = trainer.train()
+    trainer.load_result(result)
+    return trainer.score_everything()[0]
+
+
+def against(data: Any, scores: np.ndarray, oracle: Any, delay: int) -> dict[str, float]:
+    """Mean daily correlation of the 1-day score with the 1-day oracle on the test dates, and its error; NaN on a market
+    without expected returns."""
+    from atft_pipeline.evaluation import metrics
+
+    span = data.part("test")
+    own = np.where(data.scored[span], scores[span][..., 0], np.nan)
+    found = metrics.summarise_series(metrics.ic(own, oracle.expected[delay, 1][span]), 19)
+    return {"mean": round(float(found["mean"]), 4), "se": round(float(found["se"]), 4)}
+
+
+def realised(data: Any, scores: np.ndarray, delay: int) -> dict[str, float]:
+    """Mean daily IC of the 1-day score with the realised return on the test dates, and its error."""
+    from atft_pipeline.evaluation import metrics
+
+    span = data.part("test")
+    own = np.where(data.scored[span], scores[span][..., 0], np.nan)
+    found = metrics.summarise_series(metrics.ic(own, data.labels("test", delay)[..., 0]), 0)
+    return {"mean": round(float(found["mean"]), 4), "se": round(float(found["se"]), 4)}
+
+
+def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per market: the mean over seeds and the spread between them, divided by the root of their number."""
+    rows = []
+    for plant in dict.fromkeys(line["plant"] for line in lines):
+        mine = [line for line in lines if line["plant"] == plant]
+        row: dict[str, Any] = {"plant": plant, "seeds": len(mine)}
+        for kind in ("correlation", "ic"):
+            row[kind] = {}
+            for name in mine[0][kind]:
+                values = [line[kind][name]["mean"] for line in mine]
+                between = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
+                row[kind][name] = {"mean": round(float(np.mean(values)), 4), "se_between_seeds": round(between, 4)}
+        if plant in TARGETS:
+            row["target"] = TARGETS[plant]
+            row["met"] = row["correlation"]["model"]["mean"] >= TARGETS[plant]
+        rows.append(row)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stocks", type=int, default=400)
+    parser.add_argument("--days", type=int, default=1200)
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--plants", default=",".join(PLANTS))
+    parser.add_argument("--preset", default="demo")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--folder", type=Path)
+    chosen = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    settings = dict(text.split("=", 1) for text in chosen.set)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.folder or Path(temporary)
+        jobs = [
+            Job(plant, int(seed), chosen.stocks, chosen.days, chosen.preset, settings, folder)
+            for seed in chosen.seeds.split(",")
+            for plant in chosen.plants.split(",")
+        ]
+        began, lines = time.monotonic(), []
+        with multiprocessing.get_context("spawn").Pool(chosen.jobs, maxtasksperchild=1) as pool:
+            for line in pool.imap_unordered(work, jobs):
+                print(json.dumps(line), flush=True)
+                lines.append(line)
+        for row in table(lines):
+            print(json.dumps(row), flush=True)
+        spent = round(time.monotonic() - began, 1)
+        print(json.dumps({"benchmark": "oracle", "stocks": chosen.stocks, "days": chosen.days, "preset": chosen.preset,
+                          "settings": settings, "seconds": spent, "machine": MACHINE}))  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
