@@ -1,13 +1,15 @@
 """Walk-forward on simulated markets with and without a signal: is the model above ridge and LightGBM, and is noise
 called noise?
 
-    python benchmarks/walk_forward.py [planted null curved ...] [--stocks 200] [--seed 7] [--seeds 7] [--folder DIR]
+    python benchmarks/walk_forward.py [planted null curved ...] [--stocks 200] [--start 2021-07-01] [--test-days 63]
+        [--seed 7] [--seeds 7] [--folder DIR]
 
-Each market lives three years: `planted` has all five parts, `null` none, `curved` only those that a linear rule cannot
-see (interaction, graph, cycle); `name=PLANT` is any other. The whole job runs first, as a command line would (a market
-without signal ends it at the evaluation's checks), then the walk-forward of five folds, then the promotion is asked
-what it makes of the run. One JSON line a market: RankIC at delay 1 with standard errors by model, daily differences,
-folds, correlation with the oracle, checks, and the promotion's reason. About a quarter of an hour each on one core.
+Each market lives three years unless told otherwise: `planted` has all five parts, `null` none, `curved` only those that
+a linear rule cannot see (interaction, graph, cycle); `name=PLANT` is any other. The whole job runs first, as a command
+line would (a market without signal ends it at the evaluation's checks), then the walk-forward of five folds, then the
+promotion is asked what it makes of the run. One JSON line a market: RankIC at delay 1 with standard errors by model,
+daily differences, folds, correlation with the oracle, checks, and the promotion's reason. About a quarter of an hour
+each on one core.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from atft_pipeline.steps import last_run
 from atft_pipeline.walk_forward.results import summary_table
 
 PLANTS = {"planted": "demo", "null": "null", "curved": "interaction=.06,graph=.06,cycle=.06"}
-SPAN = ("2021-07-01", "2024-06-28")
-CUT = {"FOLDS": "5", "TEST_DAYS": "63", "VALID_DAYS": "63", "MIN_TRAIN_DAYS": "245", "WORKERS": "1"}
-"""735 sessions: at most 256 training dates before the first of five tests."""
+END = "2024-06-28"
+CUT = {"FOLDS": "5", "MIN_TRAIN_DAYS": "240", "WORKERS": "1"}
+"""Three years are 735 sessions: at most 256 training dates before the first of five tests of 63."""
 
 
 def environment(folder: Path, plant: str, arguments: argparse.Namespace) -> dict[str, str]:
@@ -43,7 +45,8 @@ def environment(folder: Path, plant: str, arguments: argparse.Namespace) -> dict
     return kept | {
         "ATFT_DATA_DIR": str(folder), "ATFT_MARKET": "simulated", "ATFT_SIM_PLANT": plant,
         "ATFT_SIM_STOCKS": str(arguments.stocks), "ATFT_SIM_SEED": str(arguments.seed),
-        "ATFT_SIM_START": SPAN[0], "ATFT_SIM_END": SPAN[1], "ATFT_WALK_SEEDS": arguments.seeds,
+        "ATFT_SIM_START": arguments.start, "ATFT_SIM_END": END, "ATFT_WALK_SEEDS": arguments.seeds,
+        "ATFT_WALK_TEST_DAYS": str(arguments.test_days), "ATFT_WALK_VALID_DAYS": str(arguments.test_days),
         **{f"ATFT_WALK_{name}": value for name, value in CUT.items()},
         "DAGSTER_HOME": str(folder / "dagster"), "DAGSTER_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
@@ -72,7 +75,7 @@ def measure(name: str, plant: str, folder: Path, arguments: argparse.Namespace) 
     return {
         "benchmark": "walk_forward", "market": name, "plant": plant, "simulated": settings.size.name,
         "revision": git_revision(), "seconds": seconds, "exit_codes": codes, "preset": results["preset"],
-        "training_seeds": list(results["seeds"]), "folds": len(results["folds"]),
+        "training_seeds": list(results["seeds"]), "folds": len(results["folds"]), "test_days": arguments.test_days,
         "rank_ic": {model: _cells(card, "rank_ic") for model, card in results["models"].items()},
         "oracle_correlation": {
             model: _cells(card, "oracle_correlation")
@@ -107,6 +110,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("markets", nargs="*", default=list(PLANTS))
     parser.add_argument("--stocks", type=int, default=200)
+    parser.add_argument("--start", default="2021-07-01", help="first date of the market")
+    parser.add_argument("--test-days", type=int, default=63, help="of each fold; its validation is as long")
     parser.add_argument("--seed", type=int, default=7, help="of the market")
     parser.add_argument("--seeds", default="7", help="of the training, as 7,8,9")
     parser.add_argument("--folder", type=Path)
