@@ -7,10 +7,10 @@ Every market is generated, turned into the dataset and its training panel by the
 and trained on in a process of its own, one thread each. The figure is the mean over the test dates of the daily
 correlation between the 1-day score and the expected 1-day return that generated the prices. Training, ridge and trees
 see the same inputs and the same label (`delay`, 0 unless set: the form in which the parts are planted). Beside the
-finished model: the best checkpoint of each phase, of which the second has no graph; and for `all` the last two phases
-again on random edges. In the market `graph` the `gr` columns, which tell what neighbours did, are left out of the
-inputs, so that only the graph can show it. One JSON line per market and seed, then one per market. With --folder,
-markets are kept and found again.
+finished model: the best checkpoint before the graph came on; and for `all` the last two phases again on random edges.
+In the market `graph` the `gr` columns, which tell what neighbours did, are left out of the inputs, so that only the
+graph can show it. One JSON line per market and seed, then one per market. With --folder, markets are kept and found
+again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MACHINE = f"{platform.machine()}, {os.cpu_count()} cores"
 PLANTS = ("linear", "reversal", "interaction", "graph", "cycle", "all", "null")
 RANDOM_EDGES = ("all",)
 WITHOUT_NEIGHBOUR_COLUMNS = ("graph",)
-SETTINGS = {"delay": "0", "mc_samples": "0", "dates_per_step": "16", "dates_per_epoch": "320", "epochs": "[1,1,1,1,1]"}
+SETTINGS = {"delay": "0", "mc_samples": "0", "dates_per_step": "16", "dates_per_epoch": "160", "epochs": "[1,1,1,1,1]"}
 """Short phases: seven markets and three seeds in forty minutes on two cores."""
 LAST_DAY = date(2024, 6, 28)
 TARGETS = {"linear": 0.85, "reversal": 0.85, "interaction": 0.6, "graph": 0.5, "cycle": 0.7, "all": 0.75}
@@ -98,7 +98,7 @@ def prepare(job: Job) -> float:
     steps.build_statistics(lake, "standard")
     chosen = {}
     if job.plant in WITHOUT_NEIGHBOUR_COLUMNS:
-        names = [c.name for g in catalog.groups("standard") if g.name != "gr" for c in g.columns if c.role == "input"]
+        names = [c.name for c in catalog.columns("standard") if c.role == "feature" and c.group != "gr"]
         (lake / "selected.json").write_text(json.dumps({"selected_features": names}))
         chosen = {steps.SELECTED_FEATURES: str(lake / "selected.json")}
     steps.build_training_panel(lake, "standard", Thresholds(), chosen)
@@ -114,35 +114,51 @@ def work(job: Job) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     prepared = prepare(job)
-    from atft_pipeline.evaluation.inputs import load_run, runs_dir
     from atft_pipeline.evaluation.oracle import load_oracle
-    from atft_pipeline.evaluation.rivals import rival_scores
     from atft_pipeline.training.config import TrainingConfig
-    from atft_pipeline.training.supervisor import run_training
+    from atft_pipeline.training.panel_data import load_panel
+    from atft_pipeline.training.runs import open_run
 
     config = TrainingConfig.resolve(job.preset, env={}).with_settings({**SETTINGS, **job.settings})
-    log = (job.lake / "training.log").open("a")
-    began = time.monotonic()
-    folder = run_training(job.lake / "training_panel", runs_dir(job.lake), config, Lines(log))
+    folder = open_run(job.lake / "runs", load_panel(job.lake / "training_panel", verify=False).hash, config)
+    trainer, began = trainer_of(job, config, folder), time.monotonic()
+    result = trainer.train()
     trained = time.monotonic() - began
-    data = load_run(job.lake, folder.run_id)
+    data = evaluation_data(job.lake)
     oracle = load_oracle(job.lake / "market", data.dates, data.codes, data.delays, data.horizons)
     assert oracle is not None
-    rivals = rivals_of(job, data, config.delay, rival_scores)
-    scores = {"model": data.scores, **rivals, **phase_scores(job, config, folder)}
+    scores = {"model": test_scores(trainer), **rival_test_scores(job, data, config.delay)}
+    without_graph = [phase.number for phase in trainer.phases if not phase.graph][-1]
+    scores["without_graph"] = scores_with(trainer, folder.checkpoint(without_graph, "best"))
     if job.plant in RANDOM_EDGES:
         scores["random_edges"] = random_edge_scores(job, config, folder)
-    summary = folder.read_summary()
     return {
         "plant": job.plant,
         "seed": job.seed,
         "prepare_s": round(prepared, 1),
         "train_s": round(trained, 1),
-        "best_phase": summary["phase"],
+        "cpu_s": round(time.process_time(), 1),
+        "best_phase": result["phase"],
+        "validation_rank_ic": round(float(result["rank_ic"]), 4),
         "train_dates": data.part("train").stop - data.part("train").start,
+        "test_dates": data.part("test").stop - data.part("test").start,
         "correlation": {name: against(data, score, oracle, config.delay) for name, score in scores.items()},
         "ic": {name: realised(data, score, config.delay) for name, score in scores.items()},
     }
+
+
+def evaluation_data(lake: Path) -> Any:
+    """The panel as the rivals and the metrics read it: every usable row counts as scored."""
+    from atft_pipeline.dataset.training_panel import panel_dir, read_manifest
+    from atft_pipeline.evaluation.inputs import EvaluationData
+    from atft_pipeline.lake.store import read_array
+
+    names = ("x", "y", "row_ok", "tradable", "returns", "sector", "dates", "codes")
+    arrays = {name: read_array(panel_dir(lake) / f"{name}.npy") for name in names}
+    manifest = read_manifest(lake)
+    scored = np.where(arrays["row_ok"], 0.0, np.nan)[:, :, None] * np.ones(len(manifest["horizons"]))
+    nothing = np.empty((*scored.shape, 0))
+    return EvaluationData(run_id="", summary={}, manifest=manifest, scores=scored, quantiles=nothing, **arrays)
 
 
 class Lines:
@@ -158,23 +174,16 @@ class Lines:
         self.line(json.dumps(dict(metadata), default=str))
 
 
-def rivals_of(job: Job, data: Any, delay: int, fit: Any) -> dict[str, np.ndarray]:
+def rival_test_scores(job: Job, data: Any, delay: int) -> dict[str, np.ndarray]:
     """Ridge's and the trees' scores, kept beside the market: they do not depend on the training."""
+    from atft_pipeline.evaluation.baselines import ridge
+    from atft_pipeline.evaluation.trees import boosted_trees
+
     kept = job.lake / f"rivals-d{delay}.npz"
     if not kept.exists():
-        found = fit(data, delay).scores
-        np.savez(kept, **{name: found[name] for name in ("ridge", "lightgbm")})
+        np.savez(kept, ridge=ridge(data, delay).scores, lightgbm=boosted_trees(data, delay).scores)
     with np.load(kept) as stored:
         return dict(stored)
-
-
-def phase_scores(job: Job, config: Any, folder: Any) -> dict[str, np.ndarray]:
-    """Scores [T, N, H] of each phase's best checkpoint."""
-    trainer = trainer_of(job, config, folder)
-    return {
-        f"phase{phase.number}": scores_with(trainer, folder.checkpoint(phase.number, "best"))
-        for phase in trainer.phases
-    }
 
 
 def trainer_of(job: Job, config: Any, folder: Any) -> Any:
@@ -228,25 +237,30 @@ def random_edge_scores(job: Job, config: Any, folder: Any) -> np.ndarray:
     return test_scores(trainer)
 
 
-def against(data: Any, scores: np.ndarray, oracle: Any, delay: int) -> dict[str, float]:
-    """Mean daily correlation of the 1-day score with the 1-day oracle on the test dates, and its error; NaN on a market
-    without expected returns."""
+def against(data: Any, scores: np.ndarray, oracle: Any, delay: int) -> dict[str, float | None]:
+    """Mean daily correlation of the 1-day score with the 1-day oracle on the test dates, and its error; null on a
+    market without expected returns."""
     from atft_pipeline.evaluation import metrics
 
     span = data.part("test")
     own = np.where(data.scored[span], scores[span][..., 0], np.nan)
     found = metrics.summarise_series(metrics.ic(own, oracle.expected[delay, 1][span]), 19)
-    return {"mean": round(float(found["mean"]), 4), "se": round(float(found["se"]), 4)}
+    return figures(found)
 
 
-def realised(data: Any, scores: np.ndarray, delay: int) -> dict[str, float]:
+def figures(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """Mean and error, null where undefined."""
+    return {name: None if math.isnan(found[name]) else round(float(found[name]), 4) for name in ("mean", "se")}
+
+
+def realised(data: Any, scores: np.ndarray, delay: int) -> dict[str, float | None]:
     """Mean daily IC of the 1-day score with the realised return on the test dates, and its error."""
     from atft_pipeline.evaluation import metrics
 
     span = data.part("test")
     own = np.where(data.scored[span], scores[span][..., 0], np.nan)
     found = metrics.summarise_series(metrics.ic(own, data.labels("test", delay)[..., 0]), 0)
-    return {"mean": round(float(found["mean"]), 4), "se": round(float(found["se"]), 4)}
+    return figures(found)
 
 
 def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -258,9 +272,13 @@ def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for kind in ("correlation", "ic"):
             row[kind] = {}
             for name in mine[0][kind]:
-                values = [line[kind][name]["mean"] for line in mine]
-                between = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
-                row[kind][name] = {"mean": round(float(np.mean(values)), 4), "se_between_seeds": round(between, 4)}
+                values = [line[kind][name]["mean"] for line in mine if line[kind][name]["mean"] is not None]
+                if values:
+                    spread = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+                    row[kind][name] = {
+                        "mean": round(float(np.mean(values)), 4),
+                        "se_between_seeds": None if spread is None else round(spread, 4),
+                    }
         if plant in TARGETS:
             row["target"] = TARGETS[plant]
             row["met"] = row["correlation"]["model"]["mean"] >= TARGETS[plant]

@@ -49,7 +49,9 @@ def next_sq(dates: Days, trading: Days) -> Days:
 def _sq_day(month: NDArray[np.datetime64], trading: Days) -> Days:
     first = month.astype("datetime64[D]")
     second_friday = first + (FRIDAY - weekday(first)) % 7 + 7
-    return trading[np.searchsorted(trading, second_friday, side="right") - 1]
+    after = np.searchsorted(trading, second_friday, side="right")
+    # A calendar that begins later in its first month does not hold that month's SQ: it is past on all of its days.
+    return np.where(after > 0, trading[np.maximum(after - 1, 0)], second_friday)
 
 
 def _require_reach(trading: Days, last: np.datetime64) -> None:

@@ -100,3 +100,11 @@ def test_settlement_moves_before_a_closed_second_friday() -> None:
 def test_calendar_that_does_not_reach_the_next_settlement_is_refused() -> None:
     with pytest.raises(CalendarError, match="ingest it again"):
         compute_group(cal.GROUP, Inputs(bare_panel(divisions(end=date(2025, 1, 9))), {}))
+
+
+def test_a_calendar_that_begins_after_its_first_months_sq_counts_to_the_next_one() -> None:
+    days = np.array([d for d in np.arange("2024-06-17", "2024-08-31", dtype="datetime64[D]") if cal.weekday(d) < 5])
+    assert cal.next_sq(np.array(["2024-06-17", "2024-06-28"], "datetime64[D]"), days).astype(str).tolist() == [
+        "2024-07-12",
+        "2024-07-12",
+    ]
