@@ -7,7 +7,6 @@ with it never mistakes a half-assembled dataset for a whole one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from atft_pipeline.dataset.spine import YearSlice, typed_column, years
 from atft_pipeline.lake.columns import EncodedColumn, encode
 from atft_pipeline.lake.store import LakeError, Record, read_json, read_record, write_columns_if_changed, write_json
 from atft_pipeline.panel.axes import Axes
+from atft_pipeline.parallel import in_order
 from atft_pipeline.revision import git_revision
 from atft_pipeline.verdict import ContractBroken
 
@@ -65,8 +65,7 @@ def assemble_dataset(
         columns = _year_columns(lake, contract, year, labels, half)
         return write_columns_if_changed(dataset_dir(lake) / f"{year.year}.parquet", columns, keys=KEYS)
 
-    with ThreadPoolExecutor(WRITERS) as writers:
-        done = list(writers.map(write, slices))
+    done = list(in_order(write, slices, workers=WRITERS, waiting=WRITERS))
     records = {year.year: record for year, (record, _) in zip(slices, done, strict=True)}
     entries = {name: {"rows": record.rows, "content_hash": record.content_hash} for name, record in records.items()}
     written = sum(changed for _, changed in done)

@@ -6,9 +6,7 @@ with the number of groups.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from atft_pipeline.lake.store import (
     write_json,
 )
 from atft_pipeline.panel.axes import Axes
+from atft_pipeline.parallel import in_order
 from atft_pipeline.verdict import ContractBroken
 
 WRITERS = 2
@@ -80,9 +79,8 @@ def write_features(
         columns = [*encoded_keys(year), *columns_of_year[year.year]]
         return write_columns_if_changed(folder / f"{year.year}.parquet", columns, keys=KEYS)
 
-    with ThreadPoolExecutor(WRITERS) as workers:
-        columns_of_year = _encoded(group, dtypes, columns, slices, workers)
-        done = list(workers.map(write, slices))
+    columns_of_year = _encoded(group, dtypes, columns, slices)
+    done = list(in_order(write, slices, workers=WRITERS, waiting=WRITERS))
     entries = {year.year: record.content_hash for year, (record, _) in zip(slices, done, strict=True)}
     remove_other_years(folder, entries)
     summary = {
@@ -100,24 +98,23 @@ def write_features(
 
 
 def _encoded(
-    group: str, dtypes: Mapping[str, str], columns: Columns, slices: list[YearSlice], workers: ThreadPoolExecutor
+    group: str, dtypes: Mapping[str, str], columns: Columns, slices: list[YearSlice]
 ) -> dict[str, list[EncodedColumn]]:
-    """Year -> its columns, encoded by the workers while the next are computed."""
+    """Year -> its columns, encoded while the next are computed."""
+    names: list[str] = []
 
-    def encode_years(name: str, values: NDArray[np.generic]) -> list[EncodedColumn]:
+    def declared() -> Iterator[tuple[str, NDArray[np.generic]]]:
+        for name, values in columns.items() if isinstance(columns, Mapping) else columns:
+            names.append(name)
+            if name not in dtypes:
+                return
+            yield name, values
+
+    def encode_years(column: tuple[str, NDArray[np.generic]]) -> list[EncodedColumn]:
+        name, values = column
         return [encode(typed_column(name, dtypes[name], year.take(values))) for year in slices]
 
-    names: list[str] = []
-    running: deque[Future[list[EncodedColumn]]] = deque()
-    done: list[list[EncodedColumn]] = []
-    for name, values in columns.items() if isinstance(columns, Mapping) else columns:
-        names.append(name)
-        if name not in dtypes:
-            break
-        if len(running) == WAITING:
-            done.append(running.popleft().result())
-        running.append(workers.submit(encode_years, name, values))
-    done += [future.result() for future in running]
+    done = list(in_order(encode_years, declared(), workers=WRITERS, waiting=WAITING))
     if names != list(dtypes):
         raise ContractBroken(f"group {group}: columns {names[:6]}..., declared are {list(dtypes)[:6]}...")
     return {year.year: list(of_year) for year, of_year in zip(slices, zip(*done, strict=True), strict=True)}

@@ -14,6 +14,7 @@ from atft_pipeline.dataset.spine import YearSlice, years
 from atft_pipeline.dataset.splits import Split
 from atft_pipeline.lake.store import read_table
 from atft_pipeline.panel.axes import Axes
+from atft_pipeline.parallel import in_order
 from atft_pipeline.verdict import ContractBroken
 
 COLUMNS_AT_A_TIME = 32
@@ -35,17 +36,17 @@ def sampled_columns(
 ) -> Iterator[tuple[str, Array]]:
     """(name, raw [training dates, K]) of each column: the `chosen` [T, N] stocks of each date side by side.
 
-    A batch of columns of one year is decoded at a time and only the chosen rows are kept, so memory stays flat at any
-    width and any length.
+    A batch of columns of one year is decoded at a time, while the batch before is used, and only the chosen rows are
+    kept, so memory stays flat at any width and any length.
     """
     first, end = split.part("train")
     shape = side_by_side((chosen & axes.listed)[first:end]).shape
     slices = [y for y in years(axes) if y.first < end and y.end > first]
-    for at in range(0, len(names), COLUMNS_AT_A_TIME):
-        batch = names[at : at + COLUMNS_AT_A_TIME]
+    places = [_chosen_rows(year, chosen, first, end) for year in slices]
+
+    def decoded(batch: Sequence[str]) -> dict[str, Array]:
         grids = {name: np.full(shape, np.nan) for name in batch}
-        for year in slices:
-            rows, date, place = _chosen_rows(year, chosen, first, end)
+        for year, (rows, date, place) in zip(slices, places, strict=True):
             frame = read_table(dataset_dir(lake) / f"{year.year}.parquet", batch)
             if frame.height != year.rows:
                 raise ContractBroken(
@@ -54,6 +55,10 @@ def sampled_columns(
             kept = frame[rows]
             for name in batch:
                 grids[name][date, place] = kept[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return grids
+
+    batches = [names[at : at + COLUMNS_AT_A_TIME] for at in range(0, len(names), COLUMNS_AT_A_TIME)]
+    for grids in in_order(decoded, batches, workers=1, waiting=1):
         yield from grids.items()
 
 
