@@ -2,12 +2,13 @@
 called noise?
 
     python benchmarks/walk_forward.py [planted null curved ...] [--stocks 200] [--start 2021-07-01] [--test-days 63]
-        [--seed 7] [--seeds 7] [--folder DIR]
+        [--seed 7] [--seeds 7] [--set NAME=VALUE ...] [--folder DIR]
 
 Each market lives three years unless told otherwise: `planted` has all five parts, `null` none, `curved` only those that
 a linear rule cannot see (interaction, graph, cycle); `name=PLANT` is any other. The whole job runs first, as a command
 line would (a market without signal ends it at the evaluation's checks), then the walk-forward of five folds, then the
-promotion is asked what it makes of the run. One JSON line a market: RankIC at delay 1 with standard errors by model,
+promotion is asked what it makes of the run. `--set` changes single training settings of both; a market that lies in the
+folder already is trained on, not built again. One JSON line a market: RankIC at delay 1 with standard errors by model,
 daily differences, folds, correlation with the oracle, checks, and the promotion's reason. About a quarter of an hour
 each on one core.
 """
@@ -56,10 +57,15 @@ def measure(name: str, plant: str, folder: Path, arguments: argparse.Namespace) 
     """Build the market, train once, walk, ask the promotion."""
     env = environment(folder, plant, arguments)
     settings, seconds, codes = Settings.from_env(env), {}, {}
-    dagster = str(Path(sys.executable).with_name("dagster"))
+    job = "retrain" if (settings.lake / "training_panel").exists() else "full_rebuild"
+    given = dict(text.split("=", 1) for text in arguments.set)
+    run_config = folder / "config.json"
+    run_config.write_text(json.dumps({"ops": {"model": {"config": {"overrides": given}}}}))
+    dagster = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "atft_pipeline.definitions"]
     commands = {
-        "full_rebuild": [dagster, "job", "execute", "-m", "atft_pipeline.definitions", "-j", "full_rebuild"],
-        "walk_forward": [sys.executable, "-m", "atft_pipeline.walk_forward", "run"],
+        job: [*dagster, "-j", job, "-c", str(run_config)],
+        "walk_forward": [sys.executable, "-m", "atft_pipeline.walk_forward", "run"]
+        + [word for text in arguments.set for word in ("--set", text)],
     }
     for step, command in commands.items():
         began = time.monotonic()
@@ -74,7 +80,7 @@ def measure(name: str, plant: str, folder: Path, arguments: argparse.Namespace) 
     decision = decide(settings.lake, last_run(settings.lake), settings.thresholds)
     return {
         "benchmark": "walk_forward", "market": name, "plant": plant, "simulated": settings.size.name,
-        "revision": git_revision(), "seconds": seconds, "exit_codes": codes, "preset": results["preset"],
+        "revision": git_revision(), "seconds": seconds, "exit_codes": codes, "preset": results["preset"], "set": given,
         "training_seeds": list(results["seeds"]), "folds": len(results["folds"]), "test_days": arguments.test_days,
         "rank_ic": {model: _cells(card, "rank_ic") for model, card in results["models"].items()},
         "oracle_correlation": {
@@ -114,6 +120,7 @@ def main() -> int:
     parser.add_argument("--test-days", type=int, default=63, help="of each fold; its validation is as long")
     parser.add_argument("--seed", type=int, default=7, help="of the market")
     parser.add_argument("--seeds", default="7", help="of the training, as 7,8,9")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one training setting")
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
