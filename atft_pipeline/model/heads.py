@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,13 @@ class Heads(nn.Module):
         half = hidden // 2
         self.shared = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, half), nn.GELU(), nn.LayerNorm(half))
         self.per_horizon = nn.ModuleList(_one_head(half, 1 + quantiles, dropout) for _ in range(horizons))
+
+    @torch.no_grad()
+    def quieten(self, share: float) -> None:
+        """Scale what the untrained heads add to the scores, once, beside a highway that is fitted already."""
+        for head in self.per_horizon:
+            last = cast(nn.Linear, list(head.children())[-1])
+            last.weight[0] *= share
 
     def forward(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """c [m, hidden] -> (score, quantiles), in float32."""

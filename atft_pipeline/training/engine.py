@@ -48,6 +48,11 @@ MOST_WAVES, SHORTEST_WAVE = 6, 5
 """The highway reads at most so many waves of a window, none shorter than a week."""
 
 
+QUIET = 0.05
+"""Share of their usual size that the heads' first weights keep beside a fitted highway: at full size the untrained
+network's random scores are as large as what the highway has found, and take epochs to unlearn."""
+
+
 def choose_device(config: TrainingConfig) -> torch.device:
     """The configured device; `auto` prefers CUDA."""
     if config.device == "auto":
@@ -224,6 +229,8 @@ class Trainer:
         if phase.graph:
             self._prepare_graphs()
             fits["neighbours"] = fitter.start_peers
+        if "own" in fits:
+            self.model.heads.quieten(QUIET)
         for name, work in fits.items():
             found = work()
             self.highway[name] = found.describe()

@@ -126,6 +126,17 @@ def test_what_only_the_neighbours_show_is_found_when_the_graph_comes_on_and_not_
     assert neighbours()["left_out_correlation"]["1"] < 0.03
 
 
+def test_beside_it_the_untrained_network_is_quiet_and_not_silent(tmp_path: Path) -> None:
+    panel = write_tiny_panel(tmp_path / "panel", dates=300, linear=0.3)
+    trainer, _ = started(tmp_path / "runs", panel)
+    both = trainer.score_validation()
+    with torch.no_grad():
+        trainer.model.highway.weight.zero_()
+    network = trainer.score_validation()
+    assert np.nanstd(network) > 1e-4
+    assert np.nanstd(network) < 0.1 * np.nanstd(both)
+
+
 def test_nothing_after_the_training_dates_is_read(tmp_path: Path) -> None:
     kept = write_tiny_panel(tmp_path / "panel", dates=300, linear=0.3)
     trainer, _ = started(tmp_path / "a", kept)
