@@ -129,8 +129,9 @@ def steps_of(trainer: Trainer, number: int, blocks: Sequence[Days]) -> Iterator[
         yield len(batch.block.pairs)
 
 
-def time_steps(bench: Bench, trainer: Trainer, number: int, steps: int, warm: int = 1) -> dict[str, Any]:
-    """windows/s over `steps` steps after `warm` that do not count, graphs built beforehand (an epoch reuses them)."""
+def time_steps(bench: Bench, trainer: Trainer, number: int, steps: int) -> dict[str, Any]:
+    """windows/s over `steps` steps after those that warm up, graphs built beforehand (an epoch reuses them)."""
+    warm = bench.arguments.warm
     blocks = epoch_order(trainer.train_blocks, 0, number, 0, 0, steps=warm + steps)
     began, built = time.perf_counter(), trainer.graphs.built
     if trainer.phases[number].graph:
@@ -153,7 +154,8 @@ def time_steps(bench: Bench, trainer: Trainer, number: int, steps: int, warm: in
     dates = sum(days.count for days in blocks[warm:])
     return {
         "windows_per_s": round(windows / seconds), "windows_per_cpu_s": round(windows / cpu),
-        "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "timed_steps": len(blocks) - warm, "dates": dates,
+        "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "timed_steps": len(blocks) - warm,
+        "warm_steps": warm, "dates": dates,
         "windows_per_date": round(windows / dates), "graph_build_s": round(graphs, 2),
         "peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if bench.cuda else None,
         "peak_rss_mb_so_far": peak_memory_mb(),
@@ -381,7 +383,7 @@ def part_epoch(bench: Bench) -> None:
     for hidden in a.hidden:
         panel = bench.panel(a.stocks[-1], a.dates)
         trainer = bench.trainer(panel, bench.config(hidden, mode=a.modes[0]))
-        found = time_steps(bench, trainer, WHOLE, len(trainer.train_blocks) - 1)
+        found = time_steps(bench, trainer, WHOLE, len(trainer.train_blocks) - a.warm)
         moved = bytes_per_epoch(trainer, found["dates"], found["dates"] * found["windows_per_date"])
         bound = moved / bandwidth(bench)
         bench.say("epoch", **sizes(trainer, WHOLE), **found, byte_bound_s=round(bound, 2),
@@ -424,6 +426,7 @@ def parser() -> argparse.ArgumentParser:
     given.add_argument("--dates-per-step", type=int, default=8)
     given.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one training setting")
     given.add_argument("--steps", type=int, default=2, help="timed steps of each figure")
+    given.add_argument("--warm", type=int, default=1, help="steps before them that do not count")
     given.add_argument("--dates", type=int, default=2000, help="training dates of epoch and phases")
     given.add_argument("--epochs", nargs=5, type=int, default=[4, 1, 5, 4, 3], help="of the stages of phases")
     given.add_argument("--peer-sizes", nargs=2, type=int, default=[500, 500], metavar=("STOCKS", "DATES"))
