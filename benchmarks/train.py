@@ -344,9 +344,12 @@ def part_place(bench: Bench) -> None:
     for hidden in a.hidden:
         for place, make_model in places.items():
             trainer = bench.trainer(panel, bench.config(hidden, mode="resident", pair_chunk=512), make_model)
-            found = {phase: time_steps(bench, trainer, number, a.steps)["windows_per_s"]
-                     for phase, number in (("baseline", BASELINE), ("adaptive_norm", ADAPTIVE))}  # fmt: skip
-            bench.say("place", **{**sizes(trainer, ADAPTIVE), "phase": "both"}, place=place, windows_per_s=found)
+            found: dict[str, dict[str, int]] = {"windows_per_s": {}, "windows_per_cpu_s": {}}
+            for phase, number in (("baseline", BASELINE), ("adaptive_norm", ADAPTIVE)):
+                timed = time_steps(bench, trainer, number, a.steps)
+                for unit, values in found.items():
+                    values[phase] = timed[unit]
+            bench.say("place", **{**sizes(trainer, ADAPTIVE), "phase": "both"}, place=place, **found)
 
 
 def part_profile(bench: Bench) -> None:
