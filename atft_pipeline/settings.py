@@ -96,6 +96,11 @@ class Thresholds:
     """Share of the usual rows that may be missing on the newest date."""
     min_scored_share: float = 0.9
     """Share of the tradable stocks of the newest date that must have a score."""
+    min_same_scores: float = 0.95
+    """Smallest rank correlation of a date between a champion's scores of its own newest dates now and those that its
+    training stored."""
+    max_lost_inputs: float = 0.05
+    """Share of the champion's inputs that may have gone flat in the challenger's training data."""
     max_sessions_late: int = 0
     """Trading days by which the newest date may lag behind the prices that are published."""
 

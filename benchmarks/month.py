@@ -9,11 +9,11 @@ schedule's own tags, and reported as the sensors do. Planted, in exchange time: 
 a corrected price, two days on which the machine is down, prices without a column for a day and a half, a new column,
 and an index that is not out by the next morning.
 
-Where the reason of a failed night ends in the command that accepts the night's run (the retrained champion was a little
-worse than the old one, as tiny models are), the script obeys it, as the run book says, and counts it. One line a tick;
-then the account of all sessions against what must be. With --out, the account as JSON. Exit status 1 when a session has
-predictions that it should not have, lacks those that it should have, or lacks them for another reason than the planted
-one.
+Nobody touches anything meanwhile. Each night trains the champion's recipe on the grown panel; where that run is refused
+(a tiny model is often a little worse than the one before), the champion of an earlier panel gives the predictions, and
+the line says so. One line a tick; then the account of all sessions against what must be. With --out, the account as
+JSON. Exit status 1 when a session has predictions that it should not have, lacks those that it should have, or lacks
+them for another reason than the planted one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import sys
 import tempfile
 import time
@@ -63,8 +62,6 @@ PLANTED = {
 }
 GAPS = {DOWN[0]: "no run that night", DOWN[1]: "no run that night", date(2024, 1, 24): "C", date(2024, 1, 30): "topix"}
 """Sessions that must have no predictions -> what their reason must say."""
-
-ACCEPT = re.compile(r"atft_pipeline\.evaluation promote --to ([0-9a-f]{12})")
 
 TINY_TRAINING = {
     "hidden": "8", "value_width": "4", "attention_heads": "2", "sequence_length": "10", "dates_per_step": "16",
@@ -128,15 +125,6 @@ class Month:
         record = self.execute("nightly", dict(asked.tags))
         return record.outcome, record.why, record
 
-    def obey(self, outcome: str) -> str:
-        """Accept the run that the reason names, by its own command; returns its id, or nothing."""
-        from atft_pipeline.evaluation.champion import promote
-
-        named = ACCEPT.search(outcome)
-        if named:
-            promote(self.lake, named[1], "accepted by hand")
-        return named[1] if named else ""
-
 
 def weekdays(first: date, count: int) -> list[date]:
     days = (first + timedelta(days=n) for n in range(2 * count + 7))
@@ -180,15 +168,16 @@ def live(month: Month, first: date, nights: int) -> Iterator[dict[str, Any]]:
             began = time.monotonic()
             outcome, why, record = month.tick(moment)
             if record is not None or (later, hour) == (0, 19):
-                yield _row(moment, PLANTED.get(day, ""), outcome, why, record, began) | {
-                    "accepted": month.obey(outcome)
-                }
+                yield _row(moment, PLANTED.get(day, ""), outcome, why, record, began)
 
 
 def _row(moment: datetime, planted: str, outcome: str, why: str, record: Any, began: float) -> dict[str, Any]:
+    challenge = record.challenge if record else None
     return {
         "clock": moment.isoformat(timespec="minutes"), "planted": planted, "outcome": outcome, "why": why,
         "predictions": record.predictions.date if record and record.predictions else "",
+        "model": record.predictions.run_id if record and record.predictions else "",
+        "refused": challenge.reason if challenge and challenge.refused else "",
         "requests": sum(t.requests for t in record.tables) if record else 0,
         "revisions": list(record.revisions) if record else [],
         "warnings": sum(not c.stops for c in record.checks) if record else 0,
@@ -252,8 +241,6 @@ def run(exchange: Exchange, folder: Path, first: date, nights: int, log: Any) ->
             print(f"{row['clock']}  {row['seconds']:5.1f} s  {row['planted']:50}  {row['outcome'][:150]}", flush=True)
             if row["outcome"] == "skipped":
                 print(f"{'':27}{row['why']}")
-            if row.get("accepted"):
-                print(f"{'':27}promote --to {row['accepted']}, as the reason says")
             for text in row["revisions"]:
                 print(f"{'':27}revision: {text[:150]}")
     lake, last = month.lake, weekdays(first, nights)[-1]
@@ -269,7 +256,8 @@ def run(exchange: Exchange, folder: Path, first: date, nights: int, log: Any) ->
     return {
         "nights": nights, "seconds": round(time.monotonic() - began), "wrong": wrong(known),
         "ticks": rows, "sessions": [[str(day), has, why] for day, has, why in known], "alerts": kinds,
-        "accepted_by_hand": sum(bool(row.get("accepted")) for row in rows),
+        "refused_challengers": sum(bool(row["refused"]) for row in rows),
+        "predicted_by_an_earlier_champion": sum(bool(row["refused"] and row["predictions"]) for row in rows),
     }  # fmt: skip
 
 

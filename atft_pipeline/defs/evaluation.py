@@ -1,16 +1,22 @@
 """Evaluation, the checks that decide whether a run may give predictions, the predictions, and the warehouse."""
 
+from dataclasses import replace
+
 import dagster as dg
 
+from atft_pipeline.dataset.training_panel import read_manifest
 from atft_pipeline.defs.checks import picture, verdict_check
 from atft_pipeline.defs.partitions import ONE_RUN
 from atft_pipeline.defs.resources import Pipeline
-from atft_pipeline.evaluation.champion import challenge, judge_regression, read_decision, store_decision
+from atft_pipeline.evaluation.champion import RULES as PROMOTION_RULES
+from atft_pipeline.evaluation.champion import challenge, champion_run, judged_rule, read_decision, store_decision
 from atft_pipeline.evaluation.judge import RULES, judge_run, read_verdicts, store_verdict
 from atft_pipeline.evaluation.plots import PREVIEWS, evaluation_plots
 from atft_pipeline.evaluation.predictions import champions_predictions
+from atft_pipeline.evaluation.readiness import judge_current
 from atft_pipeline.evaluation.report import write_report
 from atft_pipeline.evaluation.scorecard import evaluate_run, summary_table
+from atft_pipeline.evaluation.scoring_kit import kit_of
 from atft_pipeline.lake.warehouse import build_warehouse
 from atft_pipeline.steps import last_run
 from atft_pipeline.verdict import Verdict
@@ -35,6 +41,8 @@ def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
     run_id = last_run(lake)
     simulated = settings.market_dir if settings.market == "simulated" else None
     card = evaluate_run(lake, run_id, market_dir=simulated, market=pipeline.market_name)
+    if judge_current(lake, read_manifest(lake)).passed:
+        kit_of(lake, run_id)
     verdicts = judge_run(card, settings.thresholds)
     passed = store_verdict(lake, run_id, verdicts, card["panel_hash"])
     pictures = evaluation_plots(lake, card, lake / "runs" / run_id)
@@ -55,6 +63,8 @@ def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
 @dg.asset(key=PROMOTION, deps=[EVALUATION], group_name="evaluation", kinds={"python"}, backfill_policy=ONE_RUN)
 def promotion(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult:
     """Which run gives predictions. The newest run challenges the champion and is promoted or refused, with the reason.
+
+    The champion is scored on the present dataset for it, with the statistics it carries, on the same dates.
 
     Roll-back: python -m atft_pipeline.evaluation promote --to RUN_ID
     """
@@ -83,8 +93,9 @@ def promotion(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mater
 def predictions(pipeline: Pipeline) -> dg.MaterializeResult:
     """One row per code and horizon of the newest date: score, ranks, quantiles, spread under dropout, and the run.
 
-    The champion's. Refused, whatever started it, without a champion, unless its verdict passed, and when its inputs are
-    stale, incomplete or unlike those of training.
+    The champion's, which may have been trained on an earlier panel: it scores the present dataset with the statistics
+    it carries. Refused, whatever started it, without a champion, unless its verdict passed, when a column is missing or
+    means something else, and when the inputs are stale, incomplete or unlike those of training.
     """
     written = champions_predictions(pipeline.lake, pipeline.settings.thresholds, pipeline.now)
     return dg.MaterializeResult(
@@ -93,6 +104,7 @@ def predictions(pipeline: Pipeline) -> dg.MaterializeResult:
             "run_id": written.run_id,
             "date": written.date,
             "stocks": written.stocks,
+            "trained on an earlier panel": written.rescored,
             "path": dg.MetadataValue.path(str(written.path)),
             "history": dg.MetadataValue.path(str(written.history)),
             **{f"inputs {name}": verdict.message for name, verdict in written.readiness.items()},
@@ -113,20 +125,25 @@ def warehouse(pipeline: Pipeline) -> dg.MaterializeResult:
 
 
 def _rule(name: str) -> dg.AssetChecksDefinition:
+    return verdict_check(EVALUATION, name, lambda pipeline: _judged(pipeline, name), description=RULES[name])
+
+
+def _judged(pipeline: Pipeline, name: str) -> Verdict:
+    """The newest run's verdict. Where another run is champion it warns: that one goes on giving predictions."""
+    run_id, champion = last_run(pipeline.lake), champion_run(pipeline.lake)
+    verdict = read_verdicts(pipeline.lake, run_id)[name]
+    if verdict.passed or champion in (None, run_id):
+        return verdict
+    return replace(verdict, severity="warn", message=f"{verdict.message}. Champion {champion} gives the predictions")
+
+
+def _promotion_rule(name: str) -> dg.AssetChecksDefinition:
     def judged(pipeline: Pipeline) -> Verdict:
-        return read_verdicts(pipeline.lake, last_run(pipeline.lake))[name]
+        return judged_rule(read_decision(pipeline.lake, last_run(pipeline.lake)), name)
 
-    return verdict_check(EVALUATION, name, judged, description=RULES[name])
-
-
-def _no_regression(pipeline: Pipeline) -> Verdict:
-    return judge_regression(read_decision(pipeline.lake, last_run(pipeline.lake)), pipeline.settings.thresholds)
+    # Not blocking: a refused challenger leaves a sound champion, which gives the night's predictions.
+    return verdict_check(PROMOTION, name, judged, blocking=False, description=PROMOTION_RULES[name])
 
 
 EVALUATION_ASSETS = [evaluation, promotion, predictions, warehouse]
-EVALUATION_CHECKS = [
-    *(_rule(name) for name in RULES),
-    # Not blocking: a refused challenger leaves a sound champion, which goes on giving predictions where it can.
-    verdict_check(PROMOTION, "regression_against_champion", _no_regression, blocking=False,
-                  description="The newest run is no worse than the champion on the dates both were validated on."),
-]  # fmt: skip
+EVALUATION_CHECKS = [*(_rule(name) for name in RULES), *(_promotion_rule(name) for name in PROMOTION_RULES)]

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from atft_pipeline.nights.alerts import Delivery, alerts_of, raise_alerts
-from atft_pipeline.nights.record import FailedCheck, RunRecord, StepRecord, TableRecord, Written, page, store
+from atft_pipeline.nights.record import Challenge, FailedCheck, RunRecord, StepRecord, TableRecord, Written, page, store
 from atft_pipeline.settings import TOKYO, Settings
 
 SESSION, WHY, MISSED = "atft/session", "atft/why", "atft/missed"
@@ -55,7 +55,11 @@ def record_of(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settin
     failures = [e for entry in entries if (e := entry.dagster_event) and e.event_type_value == "PIPELINE_FAILURE"]
     made = _materialized(entries)
     written, decided = made.get("predictions"), made.get("promotion", {})
-    model = f"{decided['champion']} ({decided['reason']})" if "champion" in decided else ""
+    challenge = None
+    if "champion" in decided:
+        challenge = Challenge(
+            str(decided["champion"]), str(decided["challenger"]), bool(decided["promoted"]), str(decided["reason"])
+        )
     return RunRecord(
         run_id=run.run_id,
         job=run.job_name,
@@ -79,7 +83,7 @@ def record_of(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settin
         checks=tuple(_failed_checks(entries)),
         revisions=tuple(_revisions(entries)),
         predictions=Written(str(written["date"]), int(written["stocks"]), str(written["run_id"])) if written else None,
-        model=model,
+        challenge=challenge,
         failure=_first_line(failures[-1].message or "") if failures else "",
     )
 

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atft_pipeline.evaluation.champion import champion_history, compare, promote, require_champion, told_of
+from atft_pipeline.evaluation.champion import champion_history, promote, require_champion
+from atft_pipeline.evaluation.comparison import compare, told_of
 from atft_pipeline.lake.store import LakeError
 from atft_pipeline.settings import Settings
 from atft_pipeline.verdict import ContractBroken

@@ -1,50 +1,39 @@
 """Which run gives predictions, and by which right: champion and challenger.
 
-A champion is a recipe (training settings and code) and the run of it that was accepted last. It is never scored on a
-panel that it was not trained on. When the panel has grown, the recipe is trained again, and that run succeeds the
-champion unless it is worse on the dates that both were validated on. A run of another recipe must be better than the
-champion, by a margin and beyond the noise. Everything is judged on validation at delay 1, as the gate is.
+A champion is a recipe (training settings and code) and the run of it that was accepted last. It carries what it needs
+to score data that came after it (`scoring_kit.py`), so a challenger that is refused leaves the nights with predictions.
+When the panel has grown, the recipe is trained again, and that run succeeds the champion unless it is worse on the
+present panel's validation dates. A run of another recipe must be better there, by a margin and beyond the noise. What
+can be known without luck is asked first: `RULES`. Everything is judged on validation at delay 1, as the gate is.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from atft_pipeline.dataset.training_panel import read_manifest
-from atft_pipeline.evaluation import metrics
-from atft_pipeline.evaluation.judge import JUDGED, require_promotable
+from atft_pipeline.evaluation.comparison import Comparison, compare, told_of
+from atft_pipeline.evaluation.judge import require_promotable
+from atft_pipeline.evaluation.likeness import judge_inputs_alive, judge_objective
 from atft_pipeline.evaluation.readiness import judge_current
-from atft_pipeline.evaluation.scorecard import HEADLINE_DELAY, read_scorecard, scorecard_dir
+from atft_pipeline.evaluation.scorecard import read_scorecard, scorecard_dir
+from atft_pipeline.evaluation.scoring_kit import kit_of
 from atft_pipeline.evaluation.walk_record import told_of_walk_forward
-from atft_pipeline.lake.store import LakeError, read_json, read_table, write_json
-from atft_pipeline.settings import HORIZONS, Thresholds
+from atft_pipeline.lake.store import LakeError, read_json, write_json
+from atft_pipeline.settings import Thresholds
 from atft_pipeline.verdict import ContractBroken, Verdict
 
-BLOCK = 20
-"""Mean length of a block of the bootstrap: labels of 20 days overlap."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Challenger minus champion: daily RankIC (mean over horizons) on the dates that both were validated on."""
-
-    champion: str
-    challenger: str
-    refit: bool
-    """The same recipe on another panel."""
-    n_dates: int
-    first: str
-    last: str
-    mean: float
-    se: float
-    low: float
-    high: float
+RULES = {
+    "inputs_current": "The challenger's panel, dataset, statistics and market panel belong together.",
+    "inputs_alive": "Inputs that told the champion something are not flat in the challenger's training data.",
+    "objective_kept": "No term of the champion's loss is switched off in the challenger's.",
+    "regression_against_champion": "The challenger is no worse than the champion on the present validation dates.",
+}
+"""What a challenger is held to, by name, in this order. The first that is broken is the reason."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +47,8 @@ class Decision:
     regression: bool
     reason: str
     comparison: Comparison | None = None
+    rules: Mapping[str, Verdict] = field(default_factory=dict)
+    """Those of `RULES` that were judged: without a champion only the first."""
     walk_forward: str = ""
     """What the walk-forward of the present dataset says, where there is one. It is shown and decides nothing."""
 
@@ -92,9 +83,10 @@ def require_champion(lake: Path) -> str:
 def promote(lake: Path, run_id: str, reason: str, comparison: Comparison | None = None) -> None:
     """Make `run_id` the champion; the earlier ones stay in the file. One rename: there is never none or two.
 
-    Raises `ContractBroken` unless the run was judged and passed.
+    Raises `ContractBroken` unless the run was judged, passed, and carries what it needs to score newer data.
     """
     require_promotable(lake, run_id)
+    kit_of(lake, run_id)
     entry = {
         "run_id": run_id,
         "panel_hash": read_scorecard(lake, run_id)["panel_hash"],
@@ -115,90 +107,79 @@ def challenge(lake: Path, run_id: str, thresholds: Thresholds) -> Decision:
 
 
 def decide(lake: Path, run_id: str, thresholds: Thresholds) -> Decision:
-    """The decision on a challenger; nothing is written."""
+    """The decision on a challenger. The champion may be scored on the present dataset for it; nobody is promoted."""
     champion = champion_run(lake)
-
-    def kept(reason: str, *, regression: bool = False, comparison: Comparison | None = None) -> Decision:
-        return Decision(run_id, champion, False, regression, reason, comparison)
-
     if champion == run_id:
-        return kept("already the champion")
+        return Decision(run_id, champion, False, False, "already the champion")
     manifest = read_manifest(lake)
-    current = judge_current(lake, manifest)
-    if not current.passed:
-        return kept(current.message)
+    rules = {"inputs_current": judge_current(lake, manifest)}
+    unfit = "" if rules["inputs_current"].passed else rules["inputs_current"].message
     try:
         require_promotable(lake, run_id, manifest["hash"])
     except ContractBroken as error:
-        return kept(str(error))
+        unfit = unfit or str(error)
     if champion is None:
-        return Decision(run_id, run_id, True, False, "the first run that passed every rule")
+        reason = unfit or "the first run that passed every rule"
+        return Decision(run_id, None if unfit else run_id, not unfit, False, reason, rules=rules)
+    comparison, problem = None, ""
     try:
+        rules["inputs_alive"] = judge_inputs_alive(lake, champion, run_id, thresholds)
+        rules["objective_kept"] = judge_objective(lake, champion, run_id)
         comparison = compare(lake, champion, run_id)
-    except LakeError as error:
-        return kept(f"the champion's evaluation cannot be read ({error}); promote a run by hand to go on")
+        rules["regression_against_champion"] = _judge_regression(comparison, thresholds)
+    except (LakeError, ContractBroken) as error:
+        problem = f"it cannot be held against the champion: {error}. To take it all the same: {by_hand(run_id)}"
+    broken = [verdict.message for verdict in rules.values() if not verdict.passed]
+    regression = comparison is not None and not rules["regression_against_champion"].passed
+    refused = unfit or next(iter(broken), "") or problem
+    if comparison is None or refused:
+        return Decision(run_id, champion, False, regression, refused, comparison, rules)
+    right, reason = _has_the_right(comparison, thresholds)
+    return Decision(run_id, run_id if right else champion, right, False, reason, comparison, rules)
+
+
+def by_hand(run_id: str) -> str:
+    """The command that makes a run the champion."""
+    return f"python -m atft_pipeline.evaluation promote --to {run_id}"
+
+
+def _has_the_right(comparison: Comparison, thresholds: Thresholds) -> tuple[bool, str]:
+    """Whether a challenger that broke no rule succeeds the champion, and why."""
     told = told_of(comparison)
     if comparison.n_dates < thresholds.min_common_dates:
-        return kept(
-            f"too few common validation dates. {told}; want {thresholds.min_common_dates}", comparison=comparison
-        )
-    worse = comparison.high < 0 or comparison.mean < -thresholds.max_regression
-    if worse:
-        return kept(f"a regression: worse than the champion. {told}", regression=True, comparison=comparison)
+        return False, f"too few common validation dates. {told}; want {thresholds.min_common_dates}"
     if comparison.refit:
-        return Decision(
-            run_id, run_id, True, False, f"the champion's recipe on a newer panel, no worse. {told}", comparison
-        )
+        return True, f"the champion's recipe on a newer panel, no worse. {told}"
     if comparison.mean > thresholds.promotion_margin and comparison.low > 0:
-        return Decision(run_id, run_id, True, False, f"better than the champion. {told}", comparison)
-    return kept(
-        f"not better than the champion by {thresholds.promotion_margin:g} and beyond the noise. {told}",
-        comparison=comparison,
+        return True, f"better than the champion. {told}"
+    return False, f"not better than the champion by {thresholds.promotion_margin:g} and beyond the noise. {told}"
+
+
+def _judge_regression(comparison: Comparison, thresholds: Thresholds) -> Verdict:
+    """Worse: the interval of the difference lies below zero, or its mean below what is allowed. Too few dates prove
+    nothing, so they break no rule; they give no right either."""
+    worse = comparison.high < 0 or comparison.mean < -thresholds.max_regression
+    worse = worse and comparison.n_dates >= thresholds.min_common_dates
+    told = told_of(comparison)
+    return Verdict(
+        not worse,
+        comparison.mean,
+        -thresholds.max_regression,
+        f"a regression: worse than the champion. {told}" if worse else told,
+        {name: getattr(comparison, name) for name in ("champion", "low", "high", "n_dates", "rescored")},
     )
 
 
-def compare(lake: Path, champion: str, challenger: str) -> Comparison:
-    """Difference per day with a block bootstrap; never two separate means. Raises `LakeError` without evaluations."""
-    old, new = _daily(lake, champion), _daily(lake, challenger)
-    days = sorted(old.keys() & new.keys())
-    gap = np.array([new[day] - old[day] for day in days], dtype=np.float64)
-    low, high = metrics.block_bootstrap(gap, block=BLOCK)
-    said = metrics.summarise_series(gap, max(HORIZONS) - 1)
-    return Comparison(
-        champion=champion,
-        challenger=challenger,
-        refit=_recipe(lake, champion) == _recipe(lake, challenger),
-        n_dates=len(days),
-        first=str(days[0]) if days else "",
-        last=str(days[-1]) if days else "",
-        mean=said["mean"],
-        se=said["se"],
-        low=low,
-        high=high,
-    )
-
-
-def told_of(c: Comparison) -> str:
-    """The comparison in a sentence."""
-    return (
-        f"{c.challenger} minus {c.champion}: daily RankIC {c.mean:+.4f} (95 % {c.low:+.4f} to {c.high:+.4f}) on "
-        f"{c.n_dates} common validation dates {c.first} to {c.last}, delay {HEADLINE_DELAY}, mean over horizons"
-    )
-
-
-def judge_regression(decision: Decision, thresholds: Thresholds) -> Verdict:
-    """The newest run is no worse than the champion on the dates that both were validated on."""
-    found = decision.comparison
-    got = found.mean if found else float("nan")
-    details: dict[str, object] = {"promoted": decision.promoted, "champion": decision.champion or "none"}
-    if found:
-        details |= {"low": found.low, "high": found.high, "n_dates": found.n_dates}
-    return Verdict(not decision.regression, got, -thresholds.max_regression, decision.reason, details)
+def judged_rule(decision: Decision, rule: str) -> Verdict:
+    """One of `RULES` as it was judged; passed where it could not be, with the reason."""
+    found = decision.rules.get(rule)
+    return found or Verdict(True, float("nan"), float("nan"), f"not judged: {decision.reason}")
 
 
 def store_decision(lake: Path, decision: Decision) -> None:
     """Write promotion.json beside the challenger's scorecard."""
-    write_json(scorecard_dir(lake, decision.challenger) / "promotion.json", asdict(decision))
+    body = {**asdict(decision), "rules": {name: verdict.to_json() for name, verdict in decision.rules.items()}}
+    write_json(scorecard_dir(lake, decision.challenger) / "promotion.json", body)
 
 
 def read_decision(lake: Path, run_id: str) -> Decision:
@@ -207,34 +188,5 @@ def read_decision(lake: Path, run_id: str) -> Decision:
     found = body.pop("comparison")
     # JSON has no NaN: a difference over no dates was stored as null.
     known: dict[str, Any] = {k: float("nan") if v is None else v for k, v in (found or {}).items()}
-    comparison = Comparison(**known) if found else None
-    return Decision(**body, comparison=comparison)
-
-
-def last_refusal(lake: Path) -> Decision | None:
-    """The decision on the newest run, if it challenged and was refused."""
-    link = lake / "runs" / "last"
-    if not link.exists() or not (scorecard_dir(lake, link.resolve().name) / "promotion.json").exists():
-        return None
-    decision = read_decision(lake, link.resolve().name)
-    return None if decision.promoted else decision
-
-
-def _daily(lake: Path, run_id: str) -> dict[Any, float]:
-    """Validation date -> mean over horizons of the run's RankIC, where defined."""
-    rows = read_table(scorecard_dir(lake, run_id) / "daily.parquet").filter(
-        pl.col("value").is_not_null(), model="model", measure="rank_ic", part=JUDGED, delay=HEADLINE_DELAY
-    )
-    wide = rows.pivot("horizon", index="date", values="value").sort("date")
-    series = {h: wide[str(h)].to_numpy() for h in HORIZONS if str(h) in wide.columns}
-    if not series:
-        return {}
-    mean = metrics.weighted_mean({h: v.astype(np.float64) for h, v in series.items()})
-    return {day: float(v) for day, v in zip(wide["date"].to_list(), mean, strict=True) if np.isfinite(v)}
-
-
-def _recipe(lake: Path, run_id: str) -> tuple[str, ...]:
-    """What decides a run besides its panel: settings and code. A run that does not say is a recipe of its own."""
-    summary = read_json(lake / "runs" / run_id / "metrics_summary.json")
-    known = [summary.get(name) for name in ("config_hash", "source_hash")]
-    return tuple(known) if all(known) else (run_id,)
+    rules = {name: Verdict.from_json(rule) for name, rule in body.pop("rules", {}).items()}
+    return Decision(**body, comparison=Comparison(**known) if found else None, rules=rules)

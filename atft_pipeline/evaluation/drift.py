@@ -73,15 +73,35 @@ def heavy_values(values: Array, edges: Array) -> Array:
     return np.array([edge for edge in edges if (values == edge).mean() > 0.5 / BINS])
 
 
-def measure_drift(
+@dataclass(frozen=True)
+class InputRange:
+    """What one input was like in training: bins, their shares, and how far single dates and blocks are from these.
+
+    Plain numbers, so that a run can carry it to dates that its own panel does not hold."""
+
+    name: str
+    edges: tuple[float, ...]
+    heavy: tuple[float, ...]
+    expected: tuple[float, ...]
+    """Share of the training rows in each bin."""
+    usual_newest: float
+    usual_recent: float
+    usually_flat: float
+    """Share of the training dates on which all stocks have one value."""
+
+    @property
+    def dead(self) -> bool:
+        """One value for all stocks on all training dates: the input tells nothing."""
+        return len(self.edges) == 1
+
+
+def training_range(
     x: NDArray[np.floating], row_ok: Mask, train: slice, names: Sequence[str], *, recent: int = RECENT
-) -> list[Drift]:
-    """Drift of every input of x [T, N, F] on the last date and the last `recent` ones, over the rows of `row_ok`."""
+) -> list[InputRange]:
+    """The range of every input of x [T, N, F] over the usable rows of the training dates."""
     seen, days, looked_at = _training_rows(x, row_ok, train, recent)
-    newest = np.asarray(x[-1][row_ok[-1]], np.float32)
-    block = np.concatenate([np.asarray(x[t][row_ok[t]], np.float32) for t in range(len(x) - recent, len(x))])
-    if not len(seen) or not len(newest):
-        raise ValueError("no usable row on the newest date or in the training part: nothing to compare")
+    if not len(seen):
+        raise ValueError("no usable row in the training part: nothing to compare with")
     found = []
     for f, name in enumerate(names):
         edges = edges_of(seen[:, f])
@@ -90,29 +110,49 @@ def measure_drift(
         by_day = np.bincount(days * bins + place(seen[:, f], edges, heavy), minlength=looked_at * bins).reshape(
             -1, bins
         )
-        found.append(_drift_of(name, edges, heavy, by_day, newest[:, f], block[:, f], recent))
+        found.append(_range_of(name, edges, heavy, by_day, recent))
     return found
 
 
-def _drift_of(
-    name: str, edges: Array, heavy: Array, by_day: NDArray[np.integer], newest: Array, block: Array, recent: int
-) -> Drift:
-    bins = by_day.shape[1]
+def _range_of(name: str, edges: Array, heavy: Array, by_day: NDArray[np.integer], recent: int) -> InputRange:
     expected = by_day.sum(axis=0) / by_day.sum()
-    flat = np.ptp(newest) == 0
-    usually_flat = float(np.mean((by_day > 0).sum(axis=1)[by_day.sum(axis=1) > 0] == 1))
-    by_block = by_day.reshape(-1, recent, bins).sum(axis=1)
+    by_block = by_day.reshape(-1, recent, by_day.shape[1]).sum(axis=1)
+    return InputRange(
+        name=name,
+        edges=tuple(edges.tolist()),
+        heavy=tuple(heavy.tolist()),
+        expected=tuple(expected.tolist()),
+        usual_newest=float(np.quantile(psi(_shares(by_day), expected), USUAL)),
+        usual_recent=float(psi(_shares(by_block), expected).max()),
+        usually_flat=float(np.mean((by_day > 0).sum(axis=1)[by_day.sum(axis=1) > 0] == 1)),
+    )
+
+
+def measure_drift(
+    x: NDArray[np.floating], row_ok: Mask, ranges: Sequence[InputRange], *, recent: int = RECENT
+) -> list[Drift]:
+    """Drift of every input of x [T, N, F] on the last date and the last `recent` ones, over the rows of `row_ok`,
+    from its range in training (in the order of the inputs)."""
+    newest = np.asarray(x[-1][row_ok[-1]], np.float32)
+    block = np.concatenate([np.asarray(x[t][row_ok[t]], np.float32) for t in range(len(x) - recent, len(x))])
+    if not len(newest):
+        raise ValueError("no usable row on the newest date: nothing to compare")
+    return [_drift_of(known, newest[:, f], block[:, f]) for f, known in enumerate(ranges)]
+
+
+def _drift_of(known: InputRange, newest: Array, block: Array) -> Drift:
+    edges, heavy, expected = (np.asarray(part) for part in (known.edges, known.heavy, known.expected))
 
     def index(values: Array) -> float:
-        return float(psi(np.bincount(place(values, edges, heavy), minlength=bins) / len(values), expected))
+        return float(psi(np.bincount(place(values, edges, heavy), minlength=len(expected)) / len(values), expected))
 
     return Drift(
-        name=name,
+        name=known.name,
         newest=index(newest),
-        usual_newest=float(np.quantile(psi(_shares(by_day), expected), USUAL)),
+        usual_newest=known.usual_newest,
         recent=index(block),
-        usual_recent=float(psi(_shares(by_block), expected).max()),
-        dead=bool(flat and usually_flat < 1 - USUAL),
+        usual_recent=known.usual_recent,
+        dead=bool(np.ptp(newest) == 0 and known.usually_flat < 1 - USUAL),
     )
 
 

@@ -10,7 +10,6 @@ of the 1-day horizon by 1.0, so only the latter prove a signal. Sharpe is the ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def store_verdict(lake: Path, run_id: str, verdicts: Mapping[str, Verdict], pane
     """Write verdict.json beside the scorecard; returns whether all rules hold."""
     passed = all(verdict.passed for verdict in verdicts.values())
     body = {"run_id": run_id, "panel_hash": panel_hash, "passed": passed}
-    rules = {name: {**asdict(verdict), "details": dict(verdict.details)} for name, verdict in verdicts.items()}
+    rules = {name: verdict.to_json() for name, verdict in verdicts.items()}
     write_json(scorecard_dir(lake, run_id) / "verdict.json", {**body, "rules": rules})
     return passed
 
@@ -61,17 +60,7 @@ def store_verdict(lake: Path, run_id: str, verdicts: Mapping[str, Verdict], pane
 def read_verdicts(lake: Path, run_id: str) -> dict[str, Verdict]:
     """The stored verdicts by rule. Raises `LakeError` where the run was not judged."""
     body = read_json(scorecard_dir(lake, run_id) / "verdict.json")
-    nan = float("nan")
-    return {
-        name: Verdict(
-            passed=rule["passed"],
-            got=nan if rule["got"] is None else rule["got"],
-            want=nan if rule["want"] is None else rule["want"],
-            message=rule["message"],
-            details=rule["details"],
-        )
-        for name, rule in body["rules"].items()
-    }
+    return {name: Verdict.from_json(rule) for name, rule in body["rules"].items()}
 
 
 def require_promotable(lake: Path, run_id: str, panel_hash: str | None = None) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atft_pipeline.evaluation.champion import champion_run, compare, told_of
+from atft_pipeline.evaluation.champion import champion_run
+from atft_pipeline.evaluation.comparison import compare, told_of
 from atft_pipeline.lake.store import LakeError, read_json
+from atft_pipeline.verdict import ContractBroken
 
 HASHES = ("panel_hash", "dataset_hash", "stats_hash", "config_hash", "source_hash")
 
@@ -30,7 +32,7 @@ def changes_since_champion(lake: Path, card: Mapping[str, Any]) -> Changes | Non
         return None
     try:
         old, told = read_json(_card_path(lake, champion)), told_of(compare(lake, champion, run_id))
-    except LakeError as error:
+    except (LakeError, ContractBroken) as error:
         return Changes(champion, f"cannot be compared: {error}", ())
     before, now = _facts(lake, old), _facts(lake, card)
     rows = [(name, before.get(name, "–"), now.get(name, "–")) for name in sorted(before.keys() | now.keys())]

@@ -5,7 +5,7 @@ A fault here is one of the night, not of the model: the same run gives predictio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import numpy as np
 
 from atft_pipeline.dataset.contract import dataset_dir
 from atft_pipeline.dataset.scaling import stats_path
-from atft_pipeline.dataset.training_panel import panel_dir as training_panel_dir
 from atft_pipeline.evaluation.drift import RECENT, Drift, measure_drift
 from atft_pipeline.evaluation.inputs import EvaluationData
 from atft_pipeline.jquants.checks.publication import PUBLICATIONS, newest_due
 from atft_pipeline.lake.store import read_array, read_json
 from atft_pipeline.settings import Thresholds
 from atft_pipeline.verdict import ContractBroken, Verdict
+
+Pair = tuple[str, str, str, str]
+"""What was made, of what, the hash it names, the hash that is stored."""
 
 NAMED = 8
 """How many inputs a message names; all of them are in the details."""
@@ -29,13 +31,19 @@ NAMED = 8
 def judge_readiness(
     lake: Path, data: EvaluationData, thresholds: Thresholds, now: datetime | None = None
 ) -> dict[str, Verdict]:
-    """Verdicts `current`, `complete` and `in_range`, and `fresh` where `now` (aware), the market's clock, is given."""
+    """Verdicts `current`, `complete` and `in_range` of a run on its own panel, and `fresh` where `now` (aware), the
+    market's clock, is given."""
+    return {"current": judge_current(lake, data.manifest), **judge_inputs(lake, data, thresholds, now)}
+
+
+def judge_inputs(
+    lake: Path, data: EvaluationData, thresholds: Thresholds, now: datetime | None = None
+) -> dict[str, Verdict]:
+    """As `judge_readiness`, without what the files say of one another."""
+    drifts = measure_drift(data.x, data.row_ok, data.ranges)
     verdicts = {
-        "current": judge_current(lake, data.manifest),
         "complete": judge_complete(data, thresholds),
-        "in_range": judge_range(
-            measure_drift(data.x, data.row_ok, data.part("train"), data.features), thresholds, str(data.dates[-1])
-        ),
+        "in_range": judge_range(drifts, thresholds, str(data.dates[-1])),
     }
     if now is not None:
         sessions = read_array(lake / "market_panel" / "calendar_days.npy", mmap=False)
@@ -54,18 +62,32 @@ def judge_current(lake: Path, manifest: Mapping[str, Any]) -> Verdict:
     """The training panel is made of the stored market panel, dataset and statistics, and these of one another."""
     dataset, statistics = read_json(dataset_dir(lake) / "metadata.json"), read_json(stats_path(lake))
     pairs = [
-        ("training_panel", "dataset", manifest["dataset_hash"], dataset["hash"]),
         ("training_panel", "normalization_stats", manifest["stats_hash"], statistics["hash"]),
         ("normalization_stats", "dataset", statistics["dataset_hash"], dataset["hash"]),
     ]
+    return _judge_pairs([*_dataset_pairs(lake, manifest, dataset), *pairs])
+
+
+def judge_dataset(lake: Path, manifest: Mapping[str, Any]) -> Verdict:
+    """As `judge_current`, without the stored statistics: a run from an earlier panel carries its own."""
+    return _judge_pairs(_dataset_pairs(lake, manifest, read_json(dataset_dir(lake) / "metadata.json")))
+
+
+def _dataset_pairs(lake: Path, manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[Pair]:
+    pairs = [("training_panel", "dataset", manifest["dataset_hash"], dataset["hash"])]
     market = lake / "market_panel" / "panel.json"
     claimed = dataset.get("source", {}).get("panel")
     if claimed and market.exists():
         pairs.append(("dataset", "market_panel", claimed, read_json(market)["hash"]))
+    return pairs
+
+
+def _judge_pairs(pairs: Sequence[Pair]) -> Verdict:
     stale = [f"{made} was made of another {of} than the stored one" for made, of, had, has in pairs if had != has]
-    message = "training panel, statistics, dataset and market panel belong together"
+    names = list(dict.fromkeys(name for made, of, _, _ in pairs for name in (made, of)))
+    message = f"{', '.join(names[:-1])} and {names[-1]} belong together"
     if stale:
-        message = f"stale inputs: {'; '.join(stale)}. Materialise {training_panel_dir(lake).name} and what is before it"
+        message = f"stale inputs: {'; '.join(stale)}. Materialise training_panel and what is before it"
     return Verdict(not stale, float(len(stale)), 0.0, message)
 
 

@@ -1,8 +1,8 @@
 """Reads every value of every file in a lake and names what is damaged, missing or foreign.
 
 What must be there comes from the records that the writers leave: manifests of raw tables, group.json, metadata.json,
-panel.json, the training panel's manifest, the state of each run. What may be there comes from `PLACES`. The rest is
-foreign: left alone by every reader, and better moved away.
+panel.json, the training panel's manifest, the state and the kit of each run. What may be there comes from `PLACES`. The
+rest is foreign: left alone by every reader, and better moved away.
 """
 
 from __future__ import annotations
@@ -149,6 +149,8 @@ def _listed(lake: Path, report: Report) -> Iterator[tuple[Path, Check | None]]:
     sources += [(path, _of_market_panel) for path in sorted(lake.glob("market_panel/panel.json"))]
     sources += [(path, _of_training_panel) for path in sorted(lake.glob("training_panel/manifest.json"))]
     sources += [(path, _of_run) for path in sorted(lake.glob("runs/*/status.json")) if not path.parent.is_symlink()]
+    sources += [(path, _of_kit) for path in sorted(lake.glob("runs/*/kit.json")) if not path.parent.is_symlink()]
+    sources += [(path, _of_champion) for path in sorted(lake.glob("champion/champion.json"))]
     for path, reader in sources:
         try:
             yield from reader(path)
@@ -212,6 +214,18 @@ def _of_run(path: Path) -> Iterator[tuple[Path, Check | None]]:
         uncertainty = path.parent / "uncertainty.npy"
         if uncertainty.exists():  # a run without dropout passes has none
             yield uncertainty, None
+
+
+def _of_kit(path: Path) -> Iterator[tuple[Path, Check | None]]:
+    stored = read_json(path)
+    _require_hash(path, stored["hash"], _digest([{key: value for key, value in stored.items() if key != "hash"}]))
+    yield path.parent / "ckpt" / "final.pt", _bytes_with(stored["checkpoint_hash"], path.name)
+    yield path.parent / "dates.npy", None
+    yield path.parent / "codes.npy", None
+
+
+def _of_champion(path: Path) -> Iterator[tuple[Path, Check | None]]:
+    yield path.parents[1] / "runs" / str(read_json(path)["run_id"]) / "kit.json", None
 
 
 def _require_hash(path: Path, said: str, found: str) -> None:
@@ -278,14 +292,14 @@ def _values_with(digest: str) -> Check:
     return check
 
 
-def _bytes_with(digest: str) -> Check:
+def _bytes_with(digest: str, record: str = "manifest.json") -> Check:
     def check(path: Path) -> int:
         found = hashlib.sha256()
         with path.open("rb") as stream:
             while piece := stream.read(CHUNK):
                 found.update(piece)
         if found.hexdigest() != digest:
-            raise LakeError(f"{path}: bytes do not match manifest.json")
+            raise LakeError(f"{path}: bytes do not match {record}")
         return 0
 
     return check

@@ -64,6 +64,27 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Challenge:
+    """How the run that was trained stood against the champion. `champion`: who gives predictions since."""
+
+    champion: str
+    challenger: str
+    promoted: bool
+    reason: str
+
+    @property
+    def refused(self) -> bool:
+        return not self.promoted and self.challenger != self.champion
+
+    def __str__(self) -> str:
+        if not self.refused:
+            return f"{self.champion} ({self.reason})"
+        if self.champion == "none":
+            return f"no champion; challenger {self.challenger} was refused: {self.reason}"
+        return f"champion {self.champion} stays; challenger {self.challenger} was refused: {self.reason}"
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One Dagster run. `began`, `ended`: Tokyo time, ISO. `session`, `why`, `missed`: the plan that started it, empty
     when it was started by hand."""
@@ -82,7 +103,7 @@ class RunRecord:
     checks: tuple[FailedCheck, ...] = ()
     revisions: tuple[str, ...] = ()
     predictions: Written | None = None
-    model: str = ""
+    challenge: Challenge | None = None
     failure: str = ""
     """What the run itself reported when no step did, for instance that its process died."""
 
@@ -101,7 +122,8 @@ class RunRecord:
         """In a sentence: the predictions written, or why there are none."""
         if self.predictions:
             p = self.predictions
-            return f"predictions of {p.date}: {p.stocks} stocks by model {p.run_id}"
+            text = f"predictions of {p.date}: {p.stocks} stocks by model {p.run_id}"
+            return f"{text}; {self.challenge}"[:REASON] if self.challenge and self.challenge.refused else text
         if self.reasons:
             return "no predictions: " + " | ".join(self.reasons)
         return "no predictions: this run did not ask for them"
@@ -115,7 +137,7 @@ def page(record: RunRecord) -> str:
     lines += [f"- why: {record.why}"] if record.why else []
     if record.missed:
         lines += [f"- sessions without predictions before it: {', '.join(record.missed)}; their rows were fetched"]
-    lines += [f"- model: {record.model}"] if record.model else []
+    lines += [f"- model: {record.challenge}"] if record.challenge else []
     rows = [(c.asset, c.name, "blocking" if c.stops else "warning", c.message) for c in record.checks]
     lines += _table("Checks that did not pass", ("asset", "check", "kind", "message"), rows) if rows else [
         "- no check failed"

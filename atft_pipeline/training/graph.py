@@ -172,8 +172,9 @@ class GraphStore:
         """A full disk, once: graphs are then built again by the next run."""
 
     def as_of(self, day: int) -> int:
-        """The refresh date that serves date position `day`: never later than it."""
-        return day - day % self.rules.refresh
+        """The refresh date that serves date position `day`: never later than it. Refreshes are counted on the axis of
+        the panel that the model was trained on, so a date keeps its graph when another panel begins elsewhere."""
+        return max(0, day - (day + self.panel.first_position) % self.rules.refresh)
 
     def graph(self, day: int) -> Graph:
         """The graph that serves `day`."""

@@ -76,6 +76,11 @@ class PanelData:
     def delays(self) -> tuple[int, ...]:
         return tuple(int(d) for d in self.manifest["delays"])
 
+    @property
+    def first_position(self) -> int:
+        """Position of the first date on the axis of the panel that the model was trained on: 0 on that panel itself."""
+        return int(self.manifest.get("first_position", 0))
+
     def part(self, name: str) -> range:
         """Date positions of `train`, `valid` or `test`."""
         first, end = self.manifest["split_index"][name]
@@ -174,6 +179,8 @@ def _check_names(panel: PanelData) -> None:
 
 
 def _check_label_ends(panel: PanelData) -> None:
+    if not panel.delays:
+        return  # written to be scored, not trained on: it has neither labels nor parts
     reach = max(panel.horizons) + max(panel.delays)
     for earlier, later in (("train", "valid"), ("valid", "test")):
         last = panel.part(earlier)[-1] + reach

@@ -37,6 +37,8 @@ def store_run(
     recipe: str = "r1",
 ) -> Path:
     folder = lake / "runs" / run_id
+    (folder / "ckpt").mkdir(parents=True, exist_ok=True)
+    (folder / "ckpt" / "final.pt").write_bytes(b"the weights of " + run_id.encode())
     write_array(folder / "scores.npy", scores.astype(np.float32))
     steps = np.array([-1.3, -0.7, 0.0, 0.7, 1.3], dtype=np.float32)
     write_array(folder / "quantiles.npy", (scores[..., None] + steps).astype(np.float32))
@@ -62,7 +64,8 @@ def summary(run_id: str, panel_hash: str, liveness: dict[str, Any], recipe: str)
 def epoch_record(phase: int, epoch: int) -> dict[str, Any]:
     return {
         "phase": phase, "phase_name": PHASES[phase], "epoch": epoch, "rank_ic": 0.01 * phase + 0.003 * epoch,
-        "rank_ic_se": 0.006, "train": {"total": 2.0 - 0.2 * phase - 0.05 * epoch},
+        "rank_ic_se": 0.006,
+        "train": {"total": 2.0 - 0.2 * phase - 0.05 * epoch, "weights": {"huber": 1.0, "rank": 0.3 + 0.1 * phase}},
     }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def with_newest(data: EvaluationData, **columns: float | None) -> EvaluationData
 
 
 def range_verdict(data: EvaluationData) -> Verdict:
-    return judge_range(measure_drift(data.x, data.row_ok, data.part("train"), data.features), LIMITS, "2025-04-24")
+    return judge_range(measure_drift(data.x, data.row_ok, data.ranges), LIMITS, "2025-04-24")
 
 
 def test_sound_inputs_pass_every_rule(lake: Path, data: EvaluationData) -> None:
@@ -96,7 +96,7 @@ def test_inputs_outside_the_training_range_are_named(data: EvaluationData) -> No
 
 def test_a_slow_shift_shows_over_twenty_dates_before_it_shows_on_one(data: EvaluationData) -> None:
     def drift(x: np.ndarray) -> Drift:
-        return {d.name: d for d in measure_drift(x, data.row_ok, data.part("train"), data.features)}["fs_staleness_td"]
+        return {d.name: d for d in measure_drift(x, data.row_ok, data.ranges)}["fs_staleness_td"]
 
     moved = np.array(data.x)
     moved[-20:, :, data.features.index("fs_staleness_td")] += np.float16(0.12)
@@ -108,7 +108,7 @@ def test_a_slow_shift_shows_over_twenty_dates_before_it_shows_on_one(data: Evalu
 
 def test_a_market_wide_input_is_judged_by_what_single_dates_are_like(data: EvaluationData) -> None:
     """One value a date is far from the distribution over all dates, every day."""
-    by_name = {d.name: d for d in measure_drift(data.x, data.row_ok, data.part("train"), data.features)}
+    by_name = {d.name: d for d in measure_drift(data.x, data.row_ok, data.ranges)}
     wide = by_name["mkt_ret_1d"]
     assert wide.newest > 10 * LIMITS.max_psi
     assert wide.newest < LIMITS.psi_over_usual * wide.usual_newest

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atft_pipeline.lake.verify import verify_lake
 from atft_pipeline.nights.record import (
+    Challenge,
     FailedCheck,
     RunRecord,
     StepRecord,
@@ -23,7 +24,7 @@ GOOD = RunRecord(
     "run-1", "nightly", True, "2024-01-10 19:30", "2024-01-10 19:40", 600.0, "2024-01-10", "prices are out",
     ("2024-01-09",), (StepRecord("model", "ok", 120.0),), (TableRecord("bars_daily", 4000, 3),),
     (FailedCheck("raw/bars_daily", "fresh", False, "warn", "late | by a day"),), ("1 row changed",),
-    Written("2024-01-10", 200, "abcdef"), "abcdef (no worse)",
+    Written("2024-01-10", 200, "abcdef"), Challenge("abcdef", "abcdef", True, "no worse"),
 )  # fmt: skip
 LATE = replace(
     GOOD, run_id="run-0", success=False, predictions=None, checks=(),
@@ -45,9 +46,17 @@ def test_the_page_tells_what_ran_and_what_came_of_it() -> None:
         "| raw/bars_daily | fresh | warning | late / by a day |",
     ):
         assert said in text, said
+    assert "- model: abcdef (no worse)" in text and "refused" not in text
     failed = page(LATE)
     assert "FAILED" in failed and "no predictions: raw__bars_daily: bars of 2024-01-10 are not out" in failed
     assert "Not run because of them: model" in failed
+
+
+def test_a_night_with_a_refused_challenger_says_both() -> None:
+    refused = replace(GOOD, challenge=Challenge("abcdef", "fedcba", False, "a regression: worse than the champion"))
+    said = "champion abcdef stays; challenger fedcba was refused: a regression: worse than the champion"
+    assert refused.outcome == f"predictions of 2024-01-10: 200 stocks by model abcdef; {said}"
+    assert f"- model: {said}" in page(refused)
 
 
 def test_a_blocking_check_is_the_reason_and_a_warning_is_not() -> None:
