@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -124,12 +125,8 @@ def ingest_month(
         units = units_to_fetch(table, span, None if refetch else stored, revisit)
         parts, requests, made = fetch_units(job, span, units, workers)
         floor = plan_floor(whole, span, stored)
-        try:
+        with forgetting_refused(job, last_date, parts):
             return job.store(span, stored, parts, requests=requests, units=made, route=Way.DAY, floor=floor)
-        except IncompleteError:
-            if not thin_days(table, assemble(table, parts)):  # else the thin days were forgotten already
-                staging_of(job, last_date).clear()
-            raise
 
     report = inside_window(job, whole, stored, fetch)
     staging_of(job, last_date).clear()
@@ -166,6 +163,17 @@ def plan_floor(whole: Span, span: Span, stored: Coverage | None) -> date | None:
     return span.first if span.first > whole.first else stored.floor if stored else None
 
 
+@contextmanager
+def forgetting_refused(job: Month, last_date: date, parts: Mapping[Unit, pl.DataFrame]) -> Iterator[None]:
+    """Staged days of a month that its rules refuse are not used again: the next run asks for them anew."""
+    try:
+        yield
+    except IncompleteError:
+        if not thin_days(job.table, assemble(job.table, parts)):  # else the thin days were forgotten already
+            staging_of(job, last_date).clear()
+        raise
+
+
 def staging_of(job: Month, last_date: date) -> Staging:
     return Staging(job.path.parent / "_staging" / job.month, job.table, job.client.origin, last_date)
 
@@ -186,7 +194,7 @@ def fetch_units(
     def stage(unit: Unit) -> int:
         before = client.requests_sent
         parts[unit] = fetch_unit(client, table, unit)
-        require_unit(table, unit, parts[unit], span.business, listed)
+        require_unit(table, unit, parts[unit], span.due(table), listed)
         staging.add(unit, parts[unit])
         return client.requests_sent - before
 
@@ -285,11 +293,15 @@ def _run_all(units: Sequence[Unit], work: Callable[[Unit], int], workers: int) -
 
 
 def listed_codes(lake: Path, table: Table, month: str) -> pl.DataFrame | None:
-    """Date and Code of the stored list of issues; None when the table needs none or none is stored yet."""
+    """Date and Code of the listed issues that must have a row; None when the table needs none, or no list is stored
+    yet."""
     path = lake / partition_path(MASTER, month)
     if table.covers != MASTER.name or not path.exists():
         return None
-    return read_table(path, columns=["Date", "Code"])
+    listed = read_table(path, columns=["Date", "Code", *table.among])
+    for column, values in table.among.items():
+        listed = listed.filter(pl.col(column).is_in(values))
+    return listed.select("Date", "Code")
 
 
 def require_plan(client: Client, table: Table) -> None:

@@ -24,6 +24,7 @@ from atft_pipeline.jquants.fetch import (
     fetch_sectors,
     fetch_unit,
     fetch_units,
+    forgetting_refused,
     ingest_month,
     inside_window,
     listed_codes,
@@ -158,7 +159,7 @@ def _by_span(client: Client, table: Table, due: Sequence[_Due], way: Way) -> Ite
         def cut(span: Span, item: _Due = item) -> MonthReport:
             unit = Unit(span.first, span.last)
             part = rows.filter(pl.col(table.date_column).is_between(unit.first, unit.last))
-            require_unit(table, unit, part, span.business, listed_codes(item.job.lake, table, item.job.month))
+            require_unit(table, unit, part, span.due(table), listed_codes(item.job.lake, table, item.job.month))
             floor = plan_floor(item.whole, span, item.stored)
             return item.job.store(span, item.stored, {unit: part}, requests=0, units=1, route=way, floor=floor)
 
@@ -276,28 +277,29 @@ def _past_month(item: _Due, fetched: tuple[BulkFile, pl.DataFrame, int], workers
         frame = rows.filter(pl.col(table.date_column).is_between(span.first, span.last))
         lost = [Unit(day, day) for day in _lost_days(table, span, frame)]
         late, more, made = fetch_units(job, span, lost, workers)
-        require_unit(table, unit, pl.concat([frame, *late.values()], how="diagonal"), span.business, codes)
-        return job.store(
-            span,
-            item.stored,
-            {unit: frame} | late,
-            requests=requests + more,
-            units=1 + made,
-            route=Way.BULK,
-            files={file.key: file.signature},
-            floor=plan_floor(item.whole, span, item.stored),
-        )
+        require_unit(table, unit, pl.concat([frame, *late.values()], how="diagonal"), span.due(table), codes)
+        with forgetting_refused(job, span.last_date, late):
+            return job.store(
+                span,
+                item.stored,
+                {unit: frame} | late,
+                requests=requests + more,
+                units=1 + made,
+                route=Way.BULK,
+                files={file.key: file.signature},
+                floor=plan_floor(item.whole, span, item.stored),
+            )
 
     return inside_window(job, item.whole, item.stored, fetch)
 
 
 def _lost_days(table: Table, span: Span, frame: pl.DataFrame) -> list[date]:
-    """Business days of a dense daily table that its month file lacks, when it has most of them."""
-    if not table.dense or table.unit != "day" or not frame.height:
+    """Days of a daily table that must have rows and that its month file lacks, when it has most of them."""
+    if table.unit != "day" or not frame.height:
         return []
-    have = set(frame[table.date_column].unique())
-    lost = [day for day in span.business if day not in have]
-    return lost if len(lost) < len(span.business) else []
+    have, due = set(frame[table.date_column].unique()), span.due(table)
+    lost = [day for day in due if day not in have]
+    return lost if len(lost) < len(due) else []
 
 
 def _open_month(item: _Due, files: Sequence[BulkFile], refetch: bool, workers: int | None) -> MonthReport:
@@ -315,22 +317,23 @@ def _open_month(item: _Due, files: Sequence[BulkFile], refetch: bool, workers: i
         codes = listed_codes(job.lake, table, job.month)
         for unit, file in from_files.items():
             read, frame, more = _counted(job.client, job.lake, table, file)
-            require_unit(table, unit, frame, span.business, codes)
+            require_unit(table, unit, frame, span.due(table), codes)
             parts[unit], requests = frame, requests + more
             signs[read.key] = read.signature
         rest = [unit for unit in units if unit not in from_files]
         asked, more, made = fetch_units(job, span, rest, workers)
         route = " and ".join([Way.BULK] * bool(from_files) + [Way.DAY] * bool(rest)) or "unchanged"
-        return job.store(
-            span,
-            item.stored,
-            parts | asked,
-            requests=requests + more,
-            units=len(from_files) + made,
-            route=route,
-            files=signs,
-            floor=plan_floor(item.whole, span, item.stored),
-        )
+        with forgetting_refused(job, span.last_date, asked):
+            return job.store(
+                span,
+                item.stored,
+                parts | asked,
+                requests=requests + more,
+                units=len(from_files) + made,
+                route=route,
+                files=signs,
+                floor=plan_floor(item.whole, span, item.stored),
+            )
 
     return inside_window(job, item.whole, item.stored, fetch)
 

@@ -14,7 +14,7 @@ import polars as pl
 from atft_pipeline.jquants.client import Client
 from atft_pipeline.jquants.revisions import Revision, appended, compare, facts_hash, log_revision
 from atft_pipeline.jquants.routes import route_of
-from atft_pipeline.jquants.rules import require_even_days, require_kept
+from atft_pipeline.jquants.rules import require_even_days, require_kept, require_standing
 from atft_pipeline.jquants.staging import assemble
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import partition_path
@@ -111,6 +111,8 @@ class Month:
                 require_kept(table, old.filter(again), frame)
             revision = compare(table, self.month, old.filter(again), frame.filter(again))
             revision = revision or appended(table, self.month, old, frame)
+        if not self.refetch:
+            require_standing(table, frame, self._day_before(frame))
         if revision:
             log_revision(self.lake, revision)
         covered = Coverage(
@@ -124,6 +126,17 @@ class Month:
         note = partial(self._note, files) if files else None
         record = write_fetched(self.path, frame, keys=table.keys, source=source, requests=requests, before_rename=note)
         return self._report(record, requests=requests, units=units, route=route, days=_days(table, frame), new=revision)
+
+    def _day_before(self, frame: pl.DataFrame) -> pl.DataFrame | None:
+        """Contracts of the newest day of the month before, if it is stored as far as its end."""
+        if not self.table.standing or not frame.height:
+            return None
+        first = date.fromisoformat(f"{self.month}-01")
+        path = self.lake / partition_path(self.table, f"{first - timedelta(days=1):%Y-%m}")
+        if not path.exists() or read_record(path).source.get("complete") != "true":
+            return None
+        rows = read_table(path, columns=[self.table.date_column, "Code", "LTD"])
+        return rows.filter(pl.col(self.table.date_column) == pl.col(self.table.date_column).max())
 
     def restamp(self, span: Span, stored: Coverage, files: Mapping[str, str], requests: int) -> MonthReport:
         """Note that the stored rows are still what the service has at `span.last_date`."""

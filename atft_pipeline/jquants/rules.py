@@ -16,15 +16,17 @@ from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import CALENDAR, OUTAGE_DAYS
 from atft_pipeline.jquants.units import Unit
 
-MIN_COVERAGE = 0.98
-"""Share of a day's listed codes that its bars must cover; less is a partial publication (or a lost page)."""
-
 MIN_DAY_SHARE = 0.8
 """A day of a dense table with fewer rows than this share of the month's median day lost rows on the way."""
 
 _WAIT = (
     "if the day is recent it may not be fully published: run the same command again later, or set ATFT_END to the "
     "previous trading day"
+)
+
+_TAKEN_BACK = (
+    "run the same command again later; if the service has really taken them back, read the month again (refetch), "
+    "which accepts it"
 )
 
 
@@ -42,34 +44,33 @@ def require_unit(
     table: Table,
     unit: Unit,
     frame: pl.DataFrame,
-    business: Sequence[date],
+    due: Sequence[date],
     listed: pl.DataFrame | None = None,
 ) -> None:
-    """Raise unless `frame` is a whole answer for `unit`: its dates only, every business day, the listed codes.
+    """Raise unless `frame` is a whole answer for `unit`: its dates only, every day that is `due`, the listed codes.
 
-    `listed`: Date and Code of the issues that must have a row.
+    `listed`: Date and Code of the issues that must have a row (the table's `coverage` of them).
     """
     days = set(frame[table.date_column].unique())
     foreign = sorted(day for day in days if not unit.covers(day))
     if foreign:
         raise incomplete(table, unit.text, f"the answer holds rows of {foreign[0]}")
     require_values(table, frame)
-    if not table.dense:
-        return
-    absent = sorted(day for day in set(business) - days if unit.covers(day) and day not in OUTAGE_DAYS)
+    absent = sorted(day for day in set(due) - days if unit.covers(day) and day not in OUTAGE_DAYS)
     if absent:
         raise incomplete(table, unit.text, f"no rows for business day {', '.join(map(str, absent[:5]))}")
     if listed is None:
         return
-    due = listed.filter(pl.col("Date").is_in(list(days)))
-    if due.equals(frame.select(pl.col(table.date_column).alias("Date"), "Code")):  # the usual case, without a join
+    wanted = listed.filter(pl.col("Date").is_in(list(days)))
+    if wanted.equals(frame.select(pl.col(table.date_column).alias("Date"), "Code")):  # the usual case, without a join
         return
     found = frame.select(pl.col(table.date_column).alias("Date"), "Code", found=pl.lit(True))
-    shares = due.join(found, on=["Date", "Code"], how="left").group_by("Date").agg(pl.len(), got=pl.col("found").sum())
-    poor = shares.filter(pl.col("got") < MIN_COVERAGE * pl.col("len")).sort("Date")
+    joined = wanted.join(found, on=["Date", "Code"], how="left")
+    shares = joined.group_by("Date").agg(pl.len(), got=pl.col("found").sum())
+    poor = shares.filter(pl.col("got") < table.coverage * pl.col("len")).sort("Date")
     for day, codes, got in poor.head(1).iter_rows():
         text = unit.text if unit.first == unit.last else f"date={day}"
-        raise incomplete(table, text, f"{got} of {codes} listed codes have a row (want {MIN_COVERAGE:.0%})")
+        raise incomplete(table, text, f"{got} of {codes} listed codes have a row (want {table.coverage:.0%})")
 
 
 def require_values(table: Table, frame: pl.DataFrame) -> None:
@@ -99,8 +100,7 @@ def require_kept(table: Table, old: pl.DataFrame, new: pl.DataFrame) -> None:
             table,
             f"date={day}",
             f"{gone} of {rows} stored rows are missing from the answer",
-            "run the same command again later; if the service has really taken them back, read the month again "
-            "(refetch), which accepts it",
+            _TAKEN_BACK,
         )
 
 
@@ -122,6 +122,28 @@ def require_even_days(table: Table, month: str, frame: pl.DataFrame) -> None:
         raise incomplete(
             table, f"date={thin[0]}", f"{rows} rows, less than {MIN_DAY_SHARE:.0%} of the median day of {month}"
         )
+
+
+def require_standing(table: Table, frame: pl.DataFrame, before: pl.DataFrame | None = None) -> None:
+    """Raise when a day lacks many of the contracts that the trading day before it had and that trade on.
+
+    `before`: the newest day stored before `frame`, with Date, Code and LTD at least. A contract stays listed up to its
+    last trading day, so an expiry, after which a day has far fewer rows, is not mistaken for a loss.
+    """
+    if not table.standing or not frame.height:
+        return
+    columns = [table.date_column, "Code", "LTD"]
+    rows = pl.concat([part.select(columns) for part in (before, frame) if part is not None]).unique()
+    days = rows[table.date_column].unique().sort()
+    following = pl.DataFrame({table.date_column: days[:-1], "next": days[1:]})
+    standing = rows.join(following, on=table.date_column).filter(pl.col("LTD") >= pl.col("next"))
+    there = rows.select(pl.col(table.date_column).alias("next"), "Code", found=pl.lit(1))
+    joined = standing.join(there, on=["next", "Code"], how="left")
+    kept = joined.group_by("next").agg(pl.len(), got=pl.col("found").is_not_null().sum())
+    poor = kept.filter(pl.col("got") < MIN_DAY_SHARE * pl.col("len")).sort("next")
+    for day, contracts, got in poor.head(1).iter_rows():
+        what = f"{got} of {contracts} contracts that were there a trading day before and have not expired"
+        raise incomplete(table, f"date={day}", f"{what} (want {MIN_DAY_SHARE:.0%})", _TAKEN_BACK)
 
 
 def require_calendar(frame: pl.DataFrame, start: date, end: date) -> tuple[date, date]:

@@ -40,6 +40,12 @@ class Table:
     even: bool = True
     """Days of a dense table have about as many rows as their neighbours; far fewer are a lost page."""
     covers: str = ""
+    among: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the issues of `covers`, only those with one of these values in a column must have a row; none: all."""
+    coverage: float = 0.98
+    """Share of them that must have one; less is a partial publication, or a lost page."""
+    standing: bool = False
+    """Contracts: once listed, one has a row every day up to its last trading day `LTD`."""
     revision: Literal["replace", "append"] = "replace"
     """How the service corrects a row: it rewrites it, or appends another one with a newer publication date."""
     optional: Mapping[str, pl.DataType] = field(default_factory=dict)

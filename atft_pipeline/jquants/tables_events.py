@@ -78,6 +78,7 @@ OPTIONS_225 = Table(
     get=lambda client, first, last: client.get_drv_bars_daily_opt_225(date_yyyymmdd=first),
     availability="About 03:00 on the day after Date. 0.0 is a price without a trade; a null one had no session.",
     even=False,
+    standing=True,
 )
 
 FUTURES = Table(
@@ -96,6 +97,7 @@ FUTURES = Table(
     get=lambda client, first, last: client.get_drv_bars_daily_fut(date_yyyymmdd=first),
     availability="About 03:00 on the day after Date. 0.0 is a price without a trade; a null one had no session.",
     even=False,
+    standing=True,
 )
 
 EVENT_TABLES = (EARNINGS_DATE, OPTIONS_225, FIN_DETAILS, DIVIDEND, FUTURES)

@@ -7,12 +7,14 @@ what the newest date was when it was fetched (`as_of`); from that follows which 
 from __future__ import annotations
 
 import calendar
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 
+from atft_pipeline.jquants.checks.publication import PUBLICATIONS, margin_days, monday, publication_day
 from atft_pipeline.jquants.errors import IncompleteError
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, partition_path
@@ -62,6 +64,8 @@ class Span:
     business: tuple[date, ...]
     week_ends: frozenset[date]
     """Dates that a weekly margin balance can have."""
+    margin_due: frozenset[date] = frozenset()
+    """Margin dates whose balances were published before `last_date`: by now they must have rows."""
     known_from: date = date.min
     known_until: date = date.max
     """First and last day of a calendar that the plan's window cut short: nothing else can be judged, or asked for."""
@@ -69,6 +73,12 @@ class Span:
     @property
     def is_whole(self) -> bool:
         return self.last == self.month_end
+
+    def due(self, table: Table) -> list[date]:
+        """The days that must have rows by now."""
+        if table.dense:
+            return list(self.business)
+        return sorted(self.margin_due) if table.days == "margin" else []
 
     def days(self, table: Table) -> list[date]:
         """The days to ask for: those that can have rows, as the table declares them."""
@@ -141,9 +151,20 @@ def month_span(lake: Path, month: str, last_date: date) -> Span:
     known_until = ends if is_cut else date.max
     open_days = days.filter(pl.col("HolDiv").is_in(BUSINESS))["Date"]
     business = tuple(open_days.filter(open_days.is_between(first, last)))
-    return Span(
-        month, first, last, month_end, last_date, business, margin_week_ends(open_days, begins), known_until=known_until
+    week_ends = margin_week_ends(open_days, begins)
+    sessions = list(open_days)
+    due = frozenset(
+        day
+        for day in margin_days(sessions)
+        if first <= day <= last and monday(day) >= begins and _is_out(day, sessions, last_date)
     )
+    return Span(month, first, last, month_end, last_date, business, week_ends, due, known_until=known_until)
+
+
+def _is_out(day: date, sessions: Sequence[date], last_date: date) -> bool:
+    """Whether the balances of `day` were out the day before `last_date`: at what hour a run asks does not matter."""
+    out = publication_day(PUBLICATIONS["margin_interest"], day, sessions)
+    return out is not None and out < last_date
 
 
 def clamp(span: Span, window: tuple[date, date | None] | None) -> Span | None:
@@ -152,7 +173,9 @@ def clamp(span: Span, window: tuple[date, date | None] | None) -> Span | None:
     first, last = max(span.first, begins, span.known_from), min(span.last, ends or span.last, span.known_until)
     if first > last:
         return None
-    return replace(span, first=first, last=last, business=tuple(d for d in span.business if first <= d <= last))
+    business = tuple(day for day in span.business if first <= day <= last)
+    due = frozenset(day for day in span.margin_due if first <= day <= last)
+    return replace(span, first=first, last=last, business=business, margin_due=due)
 
 
 def is_current(stored: Coverage, span: Span) -> bool:

@@ -160,8 +160,10 @@ def _options(day: date) -> list[Row]:
     row: Row = dict.fromkeys(OPTION_COLUMNS, 0.0)
     row |= {"CM": "2024-09", "Strike": 38000, "LTD": "2024-09-12", "SQD": "2024-09-13", "EmMrgnTrgDiv": "002"}
     row |= {"EO": "", "EH": "", "EL": "", "EC": "", "Date": f"{day}"}
-    count = 3 if day.day < 10 else 40  # series are listed and expire: days differ
-    return [row | {"Code": f"1340900{n:02d}", "PCDiv": "1"} for n in range(count)]
+    count = 3 if day.day < 10 else 40  # series are listed on the 10th and expire with the month: days differ
+    ends = f"{(day.replace(day=1) + timedelta(days=31)).replace(day=1) - timedelta(days=1)}"
+    last = {n: {"LTD": ends} for n in range(3, count)}
+    return [row | {"Code": f"1340900{n:02d}", "PCDiv": "1"} | last.get(n, {}) for n in range(count)]
 
 
 def _details(day: date) -> list[Row]:

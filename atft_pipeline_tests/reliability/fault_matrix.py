@@ -5,8 +5,10 @@ docs/reliability.md; the test runs the same cells and compares. An outcome is on
 
 - `c`: the run completes; the stored file is byte for byte that of a run without faults.
 - `e`: one clear error; what was stored stays byte for byte, nothing partial; the next run without the fault is `c`.
-- `s`: well-formed answers that lack or change rows, as if the service had published or corrected them so: stored as
-  shown, other days untouched, a change of stored rows in the revisions log; the next night is complete.
+- `r`: the service has rewritten its past (a file, a split announced late): stored is exactly what a new lake reads from
+  it now, other days untouched, every change of stored rows in the revisions log; the next night follows it again.
+- `s`: a well-formed answer that lacks rows which nothing demands: stored as shown, other days untouched; the next night
+  is complete.
 - `x`: anything else. There must be none.
 """
 
@@ -44,6 +46,8 @@ TABLE_NAMES = (
 COMMAND = "python -m atft_pipeline_tests.reliability.fault_matrix"
 DOCUMENT = Path(atft_pipeline.__file__).parent.parent / "docs" / "reliability.md"
 BEGIN, END = f"<!-- written by {COMMAND} -->", "<!-- end of the matrix -->"
+
+LETTERS = ("c", "e", "r", "s")
 
 SCOPES = ("passing", "one day", "always")
 """The fault hits one request of a day and goes away; every request of that day; every request of the table."""
@@ -84,6 +88,9 @@ OF_THE_SERVICE = tuple(row for row in ROWS if row.strip() not in (
     "late", "split",
 ))  # fmt: skip
 """Faults that /bulk/list and /bulk/get can have too."""
+
+REWRITTEN = ("rewrite", "split")
+"""Kinds after which another past is the true one."""
 
 OF_ROWS = ("duplicate", "drop_column", "all_null", "partial", "late", *OF_FILES)
 """Faults that one day can have while the others are sound."""
@@ -150,7 +157,7 @@ class Bench:
             wrong = self._error_is_clear(error) or self._changed(before)
             letter = "e"
         else:
-            letter, wrong = ("c", "") if self._is_clean(cell) else ("s", self._differs_elsewhere(cell))
+            letter, wrong = ("c", "") if self._is_clean(cell) else (self._kind(cell), self._differs_elsewhere(cell))
         if not self.served.faults_met:
             wrong = "the fault met no request"
         if wrong:
@@ -159,7 +166,7 @@ class Bench:
             return letter
         self.served.plant()
         try:
-            self._run(next_night=letter == "s")
+            self._run(next_night=letter in ("r", "s"))
         except ExchangeError as error:
             return f"x: {fault}: outcome {letter}, but the run after it fails: {error}"
         if letter == "e" and not self._is_clean(cell):
@@ -167,6 +174,19 @@ class Bench:
         if not self._facts(read_table(self.path)).equals(self._facts(self.rows)):
             return f"x: {fault}: the next night does not complete it"
         return letter
+
+    def _kind(self, cell: Cell) -> str:
+        """`r` when the service has another past now and the stored rows are those that a new lake reads from it."""
+        if cell.row.strip() not in REWRITTEN:
+            return "s"
+        fresh = self.lake.parent / "fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        for needed in ("calendar", "master"):
+            shutil.copytree(self.lake / "raw" / needed, fresh / "raw" / needed)
+        client, bulk = self.served.client(), self.way.bulk
+        list(ingest_table(client, fresh, self.table, [self.way.month], last_date=SIZE.end, bulk=bulk))
+        new = self._facts(read_table(fresh / self.path.relative_to(self.lake)))
+        return "r" if new.equals(self._facts(read_table(self.path))) else "s"
 
     def _facts(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Without what the service restates after a split: everything downstream derives that itself."""
@@ -298,11 +318,11 @@ def label(row: str) -> str:
 def counted(matrix: Matrix) -> str:
     """One line with the number of cells of each outcome."""
     letters = Counter(letter for column in matrix.values() for row in column.values() for letter in row)
-    strange = sum(count for letter, count in letters.items() if letter not in ("c", "e", "s"))
+    strange = sum(count for letter, count in letters.items() if letter not in LETTERS)
     return (
         f"{sum(letters.values())} cells: {letters['c']} complete and equal (`c`), {letters['e']} one clear error with "
-        f"the old content in place (`e`), {letters['s']} stored as shown and completed by the next night (`s`), "
-        f"{strange} otherwise."
+        f"the old content in place (`e`), {letters['r']} the service's new past as a new lake reads it (`r`), "
+        f"{letters['s']} stored as shown and completed by the next night (`s`), {strange} otherwise."
     )
 
 

@@ -18,7 +18,6 @@ from atft_pipeline.jquants.checks.publication import (
 )
 from atft_pipeline.jquants.checks.scan import Month, Part, absent
 from atft_pipeline.jquants.checks.structure import days_of
-from atft_pipeline.jquants.rules import MIN_COVERAGE
 from atft_pipeline.jquants.table import Table
 from atft_pipeline.jquants.tables import BUSINESS, CALENDAR, OUTAGE_DAYS, TABLES, partition_path
 from atft_pipeline.lake.store import read_table
@@ -39,7 +38,7 @@ def coverage_of(lake: Path, table: Table) -> Part:
     """The completeness check that the table's declaration asks for."""
     if table is CALENDAR:
         return CalendarDays()
-    if table.covers:
+    if table.covers and not table.among:
         return ListedIssues(lake, table)
     if table.name == "investor_types":
         return FlowWeeks(lake, table)
@@ -213,7 +212,10 @@ class ListedIssues(Spanned):
         mean = sum(share.get(day, 0.0) for day in wanted) / len(wanted) if wanted else 1.0
         what = f"worst day {worst} has {got:.1%} of the listed codes; mean over {len(wanted)} business days {mean:.2%}"
         details: dict[str, object] = {"worst_day": str(worst), "mean_share": mean, "business_days": len(wanted)}
-        return {**_complete(self._table, got, MIN_COVERAGE, what, details), "codes_match_listing": self._matched()}
+        return {
+            **_complete(self._table, got, self._table.coverage, what, details),
+            "codes_match_listing": self._matched(),
+        }
 
     def _matched(self) -> Verdict:
         nothing = pl.DataFrame(schema={"Date": pl.Date, "Code": pl.String})

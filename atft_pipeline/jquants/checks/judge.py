@@ -61,7 +61,7 @@ def checks_of(table: Table) -> list[Check]:
     ]
     if _has_band(table):
         checks.append(Check("rows_per_day", "No day has far fewer rows than the days before (more only warns).", True))
-    if table.covers:
+    if table.covers and not table.among:
         checks.append(
             Check("codes_match_listing", "Each listed issue has a row each day, and no other issue has. Warns.", False)
         )
