@@ -25,7 +25,7 @@ from atft_pipeline.dataset.splits import Split, calendar_split
 from atft_pipeline.dataset.training_panel import PanelArrays, write_training_panel
 from atft_pipeline.features import catalog
 from atft_pipeline.features.group import Group, Inputs, compute_columns
-from atft_pipeline.lake.store import LakeError, read_json, read_table
+from atft_pipeline.lake.store import LakeError, read_json, read_record, read_table
 from atft_pipeline.panel.asof import collecting_audits, total_audit
 from atft_pipeline.panel.build import SOURCES
 from atft_pipeline.panel.memory import give_memory_back, reuse_memory
@@ -60,7 +60,12 @@ def read_raw(lake: Path, table: str, columns: Sequence[str] | None = None) -> pl
     paths = sorted((lake / "raw" / table).glob("*.parquet"))
     if not paths:
         raise LakeError(f"{lake / 'raw' / table}: nothing stored; materialise raw/{table} first")
-    return pl.concat([read_table(path, columns) for path in paths], how="diagonal")
+
+    def part(path: Path) -> pl.DataFrame:
+        have = read_record(path).columns
+        return read_table(path, [name for name in columns if name in have] if columns else None)
+
+    return pl.concat([part(path) for path in paths], how="diagonal")
 
 
 def build_market_panel(lake: Path) -> PanelSummary:
@@ -93,7 +98,9 @@ def panel_hash(lake: Path) -> str:
 
 def read_tables(lake: Path, group: Group) -> dict[str, pl.DataFrame]:
     """The raw tables that the group reads beside the panel."""
-    tables = {table: read_raw(lake, table) for table in group.tables if table not in PANEL_TABLES}
+    tables = {
+        table: read_raw(lake, table, group.reads.get(table)) for table in group.tables if table not in PANEL_TABLES
+    }
     if group.bar_columns:
         tables["bars_daily"] = read_raw(lake, "bars_daily", ("Date", "Code", *group.bar_columns))
     return tables

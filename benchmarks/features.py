@@ -433,13 +433,14 @@ def build(size: MarketSize, plan: str, lake: Path) -> None:
         raise SystemExit(f"{lake}: features lie here already and would not be written again; remove all but raw/")
     rows = sum(read_record(path).rows for path in (lake / "raw").rglob("*.parquet"))
     whole = Clock.start()
-    stages: dict[str, dict[str, float]] = {"wall_s": {}, "cpu_s": {}}
+    stages: dict[str, dict[str, float]] = {"wall_s": {}, "cpu_s": {}, "peak_gb": {}}
 
     def staged(name: str, work: Callable[[], Any]) -> Any:
         clock = Clock.start()
         result = work()
         for kind, seconds in clock.stop().items():
             stages[kind][name] = seconds
+        stages["peak_gb"][name] = peak_gb()
         return result
 
     summary = staged("market_panel", lambda: steps.build_market_panel(lake))

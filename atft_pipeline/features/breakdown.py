@@ -27,12 +27,13 @@ LEGS = (
     "MrgnBuyNewVa",
     "MrgnBuyCloseVa",
 )
+FIELDS = ("Code", "Date", *LEGS)
 
 
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel, table = inputs.panel, required_table(inputs.tables, "breakdown")
-    require_columns("breakdown", table, ("Code", "Date", *LEGS))
+    require_columns("breakdown", table, FIELDS)
     rows, stock = listed_records("breakdown", table, panel.axes)
     records = in_order(stock, days_of(rows["Date"]), len(panel.axes.codes))
     joined = as_of(next_trading_day(rows["Date"], panel.calendar), stock, panel.axes)
@@ -107,4 +108,5 @@ GROUP = Group(
     availability="the trading day after Date",
     columns=COLUMNS,
     compute=compute,
+    reads={"breakdown": FIELDS},
 )

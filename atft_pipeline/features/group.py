@@ -7,7 +7,7 @@ and the scaling derive from the declaration. `compute_group` is the only caller 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -74,6 +74,8 @@ class Group:
     """The cheapest plan whose tables have the columns that the group reads, where the tables alone do not say it."""
     bar_columns: tuple[str, ...] = ()
     """Columns of bars_daily that the group reads itself, beside those that reach it through the panel."""
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Columns of its other tables that the group reads, where a table is large and the group needs few of them."""
 
 
 def compute_columns(group: Group, inputs: Inputs) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -119,4 +119,5 @@ GROUP = Group(
     availability="the trading day after PubDate; the 3rd trading day after Date where there is none",
     columns=COLUMNS,
     compute=compute,
+    reads={"margin_interest": FIELDS},
 )
