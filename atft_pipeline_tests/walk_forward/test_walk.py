@@ -118,10 +118,15 @@ def test_every_model_is_there_and_a_constant_is_undefined_not_zero(walked: WalkS
     assert "undefined" in summary_table(results)
 
 
-def test_the_oracle_is_above_everybody_and_a_score_of_its_signal_correlates_with_it(results: dict[str, Any]) -> None:
+def test_nobody_is_clearly_above_the_oracle_and_a_score_of_its_signal_correlates_with_it(
+    results: dict[str, Any],
+) -> None:
     cards = {name: card["delay_1"]["1"] for name, card in results["models"].items()}
-    best = max(cards, key=lambda name: cards[name]["rank_ic"]["all"]["mean"] or -1.0)
-    assert best == "oracle" and "oracle_correlation" not in cards["oracle"]
+    best = max(card["rank_ic"]["all"]["mean"] or -1.0 for card in cards.values())
+    oracle = cards["oracle"]["rank_ic"]["all"]
+    # A model that found the whole signal is as good as the oracle, on a few dates by chance a little better.
+    assert oracle["mean"] > 10 * oracle["se"] and best < oracle["mean"] + oracle["se"]
+    assert "oracle_correlation" not in cards["oracle"]
     assert cards["ridge"]["oracle_correlation"]["all"]["mean"] > 0.9
     assert abs(cards["reversal"]["oracle_correlation"]["all"]["mean"]) < 0.1
 
