@@ -9,7 +9,7 @@ export DAGSTER_HOME  := $(CURDIR)
 export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test ui bench bench-oracle lint clean sync help
+.PHONY: demo test test-night ui bench bench-oracle lint clean sync help
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; print
 
 test: $(DEV)  ## All tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+test-night: $(DEV)  ## One simulated night with late prices, as whole Dagster runs (CI runs it after the tests)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m night
 
 ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
 	$(BIN)/python -m atft_pipeline.defs.maintenance sweep

@@ -207,6 +207,7 @@ other = mark.replace(os.path.basename(os.path.dirname(mark)), os.environ['OTHER'
 while not os.path.exists(other): time.sleep(0.02)
 """
     monkeypatch.setattr(course, "steps", scripted(both, "time.sleep(60)"))
+    monkeypatch.setattr(course, "GRACE_SECONDS", 2.0)  # a test process may have told its children to ignore SIGTERM
     monkeypatch.setenv("OTHER", f"{fresh.fold_id(0)} {fresh.fold_id(1)}")
     pair = Course(WalkSpec(**{**vars(fresh), "walk": {**fresh.walk, "workers": 2}}), lines, stop)
     ticks = iter(range(10_000))

@@ -13,7 +13,7 @@ import pytest
 from atft_pipeline.lake.verify import verify_lake
 from atft_pipeline_tests.whole.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nights")]
+pytestmark = pytest.mark.night
 
 
 def test_a_late_night_is_repaired(market: Path, tmp_path: Path) -> None:
