@@ -33,7 +33,7 @@ demo: $(STAMP)  ## The whole job on the simulated market, through Dagster; print
 test: $(DEV)  ## All tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-night: $(DEV)  ## One simulated night with late prices, as whole Dagster runs (CI runs it after the tests)
+test-night: $(DEV)  ## One simulated night with late prices, as whole Dagster runs (four minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m night
 
 ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
