@@ -209,7 +209,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dates_per_eval_step": 32,
         "row_chunk": 256,
         "threads": 1,
-        "epochs": (3, 1, 1, 1, 1),
+        "epochs": (1, 1, 1, 1, 1),
         "learning_rates": (4e-3, 1e-3, 1e-3, 1e-3, 3e-4),
         "warmup_min_steps": 5,
     },
