@@ -9,7 +9,7 @@ export DAGSTER_HOME  := $(CURDIR)
 export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-night ui bench bench-oracle lint clean sync help
+.PHONY: demo test test-night ui bench bench-oracle bench-ablations lint clean sync help
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -41,10 +41,13 @@ ui: $(STAMP)  ## The Dagster UI on http://127.0.0.1:3000
 	env --default-signal=INT,TERM $(BIN)/dagster dev -h 127.0.0.1 -p $${PORT:-3000} -w workspace.yaml
 
 bench: $(DEV)  ## Benchmarks; JSON lines on standard output
-	@for script in $(filter-out benchmarks/oracle.py,$(wildcard benchmarks/*.py)); do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/oracle.py benchmarks/ablations.py,$(wildcard benchmarks/*.py)); do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
 
 bench-oracle: $(DEV)  ## What the model learns of each planted part (seven markets, three seeds)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/oracle.py
+
+bench-ablations: $(DEV)  ## What every part of the model is worth: phase by phase, without one part, with 99 inputs
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ablations.py
 
 lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .

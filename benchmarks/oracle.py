@@ -60,10 +60,11 @@ class Job:
     preset: str
     settings: Mapping[str, str]
     folder: Path
+    name: str = ""
 
     @property
     def lake(self) -> Path:
-        return self.folder / f"{self.plant}-{self.seed}-{self.stocks}x{self.days}"
+        return self.folder / (self.name or f"{self.plant}-{self.seed}-{self.stocks}x{self.days}")
 
 
 def first_day(days: int) -> date:
@@ -79,18 +80,33 @@ def first_day(days: int) -> date:
 
 def prepare(job: Job) -> float:
     """The market and its training panel, unless they are there. Returns the seconds that it took."""
-    from features import store_raw
-
-    from atft_pipeline import steps
-    from atft_pipeline.exchange.market import generate
     from atft_pipeline.features import catalog
-    from atft_pipeline.settings import MarketSize, Thresholds
 
     began, lake = time.monotonic(), job.lake
     if (lake / "ready").exists():
         return 0.0
     shutil.rmtree(lake, ignore_errors=True)
-    size = MarketSize(stocks=job.stocks, start=first_day(job.days), end=LAST_DAY, seed=job.seed, plant=job.plant)
+    market_to_dataset(lake, job.plant, job.seed, job.stocks, job.days)
+    names = None
+    if job.plant in WITHOUT_NEIGHBOUR_COLUMNS:
+        names = [c.name for c in catalog.columns("standard") if c.role == "feature" and c.group != "gr"]
+    dataset_to_panel(lake, names)
+    for name in ("raw", "features", "dataset"):
+        shutil.rmtree(lake / name, ignore_errors=True)
+    (lake / "ready").touch()
+    return time.monotonic() - began
+
+
+def market_to_dataset(lake: Path, plant: str, seed: int, stocks: int, days: int) -> None:
+    """Market, raw tables, features, dataset and statistics of a Standard plan, by the pipeline's own steps."""
+    from features import store_raw
+
+    from atft_pipeline import steps
+    from atft_pipeline.exchange.market import generate
+    from atft_pipeline.features import catalog
+    from atft_pipeline.settings import MarketSize
+
+    size = MarketSize(stocks=stocks, start=first_day(days), end=LAST_DAY, seed=seed, plant=plant)
     generate(size, lake / "market")
     store_raw(lake / "market", lake)
     shutil.rmtree(lake / "market" / "tables")
@@ -99,16 +115,18 @@ def prepare(job: Job) -> float:
         steps.build_features(lake, group.name)
     steps.build_dataset(lake, "standard", str(size))
     steps.build_statistics(lake, "standard")
+
+
+def dataset_to_panel(lake: Path, inputs: Sequence[str] | None = None) -> None:
+    """The training panel of all inputs, or of those named."""
+    from atft_pipeline import steps
+    from atft_pipeline.settings import Thresholds
+
     chosen = {}
-    if job.plant in WITHOUT_NEIGHBOUR_COLUMNS:
-        names = [c.name for c in catalog.columns("standard") if c.role == "feature" and c.group != "gr"]
-        (lake / "selected.json").write_text(json.dumps({"selected_features": names}))
+    if inputs is not None:
+        (lake / "selected.json").write_text(json.dumps({"selected_features": list(inputs)}))
         chosen = {steps.SELECTED_FEATURES: str(lake / "selected.json")}
     steps.build_training_panel(lake, "standard", Thresholds(), chosen)
-    for name in ("raw", "features", "dataset"):
-        shutil.rmtree(lake / name, ignore_errors=True)
-    (lake / "ready").touch()
-    return time.monotonic() - began
 
 
 def work(job: Job) -> dict[str, Any]:

@@ -35,11 +35,11 @@ class ATFTGATFAN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.adaptive_norm = AdaptiveNorm(len(c.spectral), c.fan_k, c.fan_includes_dc, c.san_period)
+        self.adaptive_norm = AdaptiveNorm(len(c.spectral), c.fan_k, c.fan_includes_dc, c.san_period, c.fan, c.san)
         self.forecasters = ReturnForecasters(c)
         self.selection = VariableSelection(c.n_features, c.spectral, c.value_width, c.hidden, c.dropout, c.row_chunk)
         self.static = StaticContext(c.sectors, c.hidden)
-        self.temporal = Temporal(c.hidden, c.lstm_layers, c.attention_heads, c.dropout)
+        self.temporal = Temporal(c.hidden, c.lstm_layers if c.lstm else 0, c.attention_heads, c.dropout)
         self.graph = GraphAttention(c.hidden, c.gat_heads, c.edge_dim, c.dropout, c.edge_dropout)
         self.fusion = Fusion(c.hidden)
         self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)

@@ -38,6 +38,10 @@ class ModelConfig:
     san_period: int = 5
     edge_dim: int = 3
     forecaster_width: int = 64
+    fan: bool = True
+    san: bool = True
+    lstm: bool = True
+    """Off: a model without that part, to measure what it is worth. There is nothing in its place."""
     student_t: bool = False
     """Whether each horizon has a Student-t head beside its score and quantiles."""
     highway_waves: int = 4

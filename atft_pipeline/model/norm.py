@@ -62,19 +62,25 @@ def slice_normalise(x: Tensor, period: int) -> Tensor:
 class AdaptiveNorm(nn.Module):
     """x <- x - g_F main(x), then x <- x + g_S (SAN(x) - x). With g_F = g_S = 0 the output is the input, bit for bit."""
 
-    def __init__(self, channels: int, fan_k: int, includes_dc: bool, period: int) -> None:
+    def __init__(
+        self, channels: int, fan_k: int, includes_dc: bool, period: int, fan: bool = True, san: bool = True
+    ) -> None:
         super().__init__()
         self.fan_k, self.includes_dc, self.period = fan_k, includes_dc, period
-        self.fan_gate = nn.Parameter(torch.zeros(channels))
-        self.san_gate = nn.Parameter(torch.zeros(channels))
+        self.fan_gate = nn.Parameter(torch.zeros(channels)) if fan else None
+        self.san_gate = nn.Parameter(torch.zeros(channels)) if san else None
 
     def closed(self) -> bool:
-        """True while both gates are exactly zero, that is while this block is the identity."""
-        return not bool((self.fan_gate.any() | self.san_gate.any()).item())
+        """True while every gate is exactly zero, that is while this block is the identity."""
+        gates = [gate.any() for gate in self.parameters()]
+        return not gates or not bool(torch.stack(gates).any().item())
 
     def forward(self, x: Tensor) -> Tensor:
         """[m, channels, T] -> [m, channels, T], in float32 (there is no half-precision FFT)."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            x = x - self.fan_gate[:, None] * main_component(x, self.fan_k, self.includes_dc)
-            return x + self.san_gate[:, None] * (slice_normalise(x, self.period) - x)
+            if self.fan_gate is not None:
+                x = x - self.fan_gate[:, None] * main_component(x, self.fan_k, self.includes_dc)
+            if self.san_gate is not None:
+                x = x + self.san_gate[:, None] * (slice_normalise(x, self.period) - x)
+            return x

@@ -57,11 +57,14 @@ class LastStepAttention(nn.Module):
 
 
 class Temporal(nn.Module):
-    """The encoder of one window, in the order of the temporal fusion transformer."""
+    """The encoder of one window, in the order of the temporal fusion transformer.
+
+    With `layers` 0 there is no LSTM: the attention sees the rows' codes themselves, in no order.
+    """
 
     def __init__(self, hidden: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(hidden, hidden, layers, dropout=dropout if layers > 1 else 0.0)
+        self.lstm = nn.LSTM(hidden, hidden, layers, dropout=dropout if layers > 1 else 0.0) if layers else None
         self.enrich = GatedResidual(hidden)
         self.attention = LastStepAttention(hidden, heads, dropout)
         self.attention_skip = GatedSkip(hidden, dropout)
@@ -71,8 +74,7 @@ class Temporal(nn.Module):
 
     def forward(self, z: Tensor, observed: Tensor) -> Tensor:
         """z [t, m, hidden] codes with static context, observed [t, m] -> y [m, hidden]."""
-        h, _ = self.lstm(z)
-        h = self.enrich(h + z)
+        h = self.enrich(z if self.lstm is None else self.lstm(z)[0] + z)
         y = self.attention_skip(self.attention(h, observed), h[-1])
         y = self.position_wise(y)
         return self.norm(y + self.feed_forward(y))

@@ -23,6 +23,9 @@ FORBIDDEN = ("INVERT_PREDICTION_SIGN", "OUTPUT_NOISE_STD", "PRED_STD_", "DEGENER
 """Environment names (or their prefixes) that hid a defect of an earlier system instead of curing it."""
 
 
+PARTS = ("fan", "san", "lstm", "graph")
+"""What `without` may leave out, to measure what it is worth."""
+
 MODES = ("auto", "resident", "mapped", "workers", "safe")
 
 
@@ -87,6 +90,9 @@ class TrainingConfig:
     """Horizon whose decile book gives the headline Sharpe: its sleeves trade a fifth of the book a day."""
     cost_one_way: float = 0.001
 
+    without: tuple[str, ...] = ()
+    """Parts of the model that are left out (`PARTS`). The checks refuse such a run's predictions where they ask for the
+    part; it is there to be measured."""
     fit_highway: bool = True
     """Start the highway from an elastic net on the training dates; off: it is zero until the last phase."""
     average_decay: float = 0.0
@@ -126,6 +132,8 @@ class TrainingConfig:
             raise ConfigError(f"mode={self.mode!r}: use one of {', '.join(MODES)}")
         if self.delay not in DELAYS:
             raise ConfigError(f"delay={self.delay}: the panel carries labels at delays {DELAYS}")
+        if unknown := set(self.without) - set(PARTS):
+            raise ConfigError(f"without={sorted(unknown)}: parts that can be left out are {', '.join(PARTS)}")
         if len(self.epochs) != 5 or len(self.learning_rates) != 5:
             raise ConfigError("epochs and learning_rates need five values each, one per stage of the phase table")
         if min(self.dates_per_step, self.dates_per_eval_step, self.checkpoint_every) < 1:

@@ -70,6 +70,7 @@ def build_model(config: TrainingConfig, panel: PanelData) -> ATFTGATFAN:
             attention_heads=config.attention_heads, dropout=config.dropout, horizons=panel.horizons,
             row_chunk=rows_at_once(config, panel.n_features, choose_device(config)),
             pair_chunk=config.pair_chunk, student_t=config.student_weight > 0,
+            fan="fan" not in config.without, san="san" not in config.without, lstm="lstm" not in config.without,
             highway_waves=min(MOST_WAVES, config.sequence_length // SHORTEST_WAVE),
         )
     )  # fmt: skip

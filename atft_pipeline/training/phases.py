@@ -133,7 +133,10 @@ PHASES: tuple[Phase, ...] = (
 
 
 def resolve_phases(config: TrainingConfig, phases: tuple[Phase, ...] = PHASES) -> tuple[Phase, ...]:
-    """The table with the config's epochs, rates, patience and weights put in; a stage of 0 epochs is left out."""
+    """The table with the config's epochs, rates, patience and weights put in; a stage of 0 epochs is left out.
+
+    Without the graph its phase is left out too, and the last one trains without it.
+    """
     resolved, index = [], 0
     for phase in phases:
         stages = []
@@ -144,8 +147,10 @@ def resolve_phases(config: TrainingConfig, phases: tuple[Phase, ...] = PHASES) -
                 weights = _adjusted(stage.weights, config)
                 stages.append(replace(stage, epochs=epochs, peak_rate=rate, weights=weights))
         patience = phase.patience if config.patience is None else config.patience
-        if any(stage.monitored for stage in stages):
-            resolved.append(replace(phase, stages=tuple(stages), patience=patience))
+        left_out = phase.graph and "graph" in config.without
+        if any(stage.monitored for stage in stages) and not (left_out and phase.name == "graph"):
+            graph = phase.graph and not left_out
+            resolved.append(replace(phase, graph=graph, stages=tuple(stages), patience=patience))
     if not resolved:
         raise ConfigError("epochs leaves no phase to train; give at least one stage an epoch")
     return tuple(resolved)

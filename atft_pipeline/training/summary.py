@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from atft_pipeline.evaluation import metrics
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN
@@ -73,12 +74,17 @@ def epoch_record(
                 g: n for g, n in zip(groups, norms.tolist(), strict=True) if not stage.frozen(g, progress.epoch)
             },
             "alpha": float(model.fusion.gamma.detach().sigmoid()),
-            "fan_gate_abs_mean": float(gates.fan_gate.detach().abs().mean()),
-            "san_gate_abs_mean": float(gates.san_gate.detach().abs().mean()),
+            "fan_gate_abs_mean": _mean_size(gates.fan_gate),
+            "san_gate_abs_mean": _mean_size(gates.san_gate),
             "edges_per_date": sums["edges"] / max(sums["dates"], 1),
         },
         "throughput": {"steps": sums["steps"], "dates": sums["dates"], "windows": sums["windows"]},
     }
+
+
+def _mean_size(gate: Tensor | None) -> float | None:
+    """Mean absolute value of a gate's channels; None in a model without that part."""
+    return None if gate is None else float(gate.detach().abs().mean())
 
 
 def epoch_line(record: dict[str, Any]) -> str:
