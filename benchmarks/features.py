@@ -21,10 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,7 @@ from atft_pipeline.settings import MarketSize
 
 MACHINE = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 PANEL_GROUPS = ("meta", "px", "ret", "vol", "ta", "liq", "evt", "cal", "xs")
+Made = TypeVar("Made")
 PEER_GROUPS = ("px", "ret", "vol", "ta", "liq", "xs")
 
 
@@ -135,25 +136,44 @@ def kernels(stocks: int, days: int) -> None:
 def compute(plan: str, lake: Path) -> None:
     """Every group of the plan from the tables of a lake with a market panel: columns computed, none kept or written.
 
-    What the clock sees begins with a group's tables in memory and ends with its last column as float32 rows.
+    What the clock sees begins with a group's tables in memory and ends with its last column as float32 rows. Twice in
+    one process: `cold` also pays for memory that the process touches for the first time, on a virtual machine as much
+    as for the arithmetic; `warm` does not.
     """
     list(computed(random_panel(200, 300), PANEL_GROUPS))
-    panel = steps.load_panel(lake)
-    rows, columns, wall, cpu = int(panel.axes.listed.sum()), 0, 0.0, 0.0
-    of_groups: dict[str, dict[str, float]] = {}
-    for group in catalog.groups(plan):
-        inputs = Inputs(panel, steps.read_tables(lake, group))
-        with reusing_memory():
-            clock = Clock.start()
-            count = sum(1 for _ in compute_columns(group, inputs))
-            spent = clock.stop()
-        of_groups[group.name] = {"columns": count, **spent}
-        columns, wall, cpu = columns + count, wall + spent["wall_s"], cpu + spent["cpu_s"]
-    mcells = rows * columns / 1e6
-    days, stocks = panel.axes.shape
-    report("features_compute", stocks=stocks, days=days, plan=plan, columns=columns, rows=rows,
-           mcells_per_s=round(mcells / wall, 1), mcells_per_cpu_s=round(mcells / cpu, 1), wall_s=round(wall, 2),
-           cpu_s=round(cpu, 2), peak_gb=peak_gb(), groups=of_groups)  # fmt: skip
+    with reusing_memory():
+        for memory in ("cold", "warm"):
+            panel = steps.load_panel(lake)  # anew: it keeps the series that several groups share
+            rows, (days, stocks) = int(panel.axes.listed.sum()), panel.axes.shape
+            columns, wall, cpu = 0, 0.0, 0.0
+            of_groups: dict[str, dict[str, float]] = {}
+            for group in catalog.groups(plan):
+                inputs = Inputs(panel, steps.read_tables(lake, group))
+                clock = Clock.start()
+                count = sum(1 for _ in compute_columns(group, inputs))
+                spent = clock.stop()
+                of_groups[group.name] = {"columns": count, **spent}
+                columns, wall, cpu = columns + count, wall + spent["wall_s"], cpu + spent["cpu_s"]
+            mcells = rows * columns / 1e6
+            report("features_compute", memory=memory, stocks=stocks, days=days, plan=plan, columns=columns, rows=rows,
+                   mcells_per_s=round(mcells / wall, 1), mcells_per_cpu_s=round(mcells / cpu, 1),
+                   wall_s=round(wall, 2), cpu_s=round(cpu, 2), peak_gb=peak_gb(), groups=of_groups)  # fmt: skip
+
+
+def best_of_two(work: Callable[[], Made]) -> tuple[Made, dict[str, float]]:
+    """The result and the seconds of the faster of two runs: the first also touches its memory for the first time."""
+    clock = Clock.start()
+    made = work()
+    first = clock.stop()
+    del made  # its memory serves the second run
+    clock = Clock.start()
+    made = work()
+    return made, min(first, clock.stop(), key=lambda run: run["wall_s"])
+
+
+def anew(panel: Panel) -> Panel:
+    """The panel without the series that groups share, which it keeps."""
+    return replace(panel)
 
 
 def peers(stocks: int, days: int) -> None:
@@ -167,15 +187,11 @@ def peers(stocks: int, days: int) -> None:
     base = long_table(panel)
     rows = base.height
     with reusing_memory():
-        clock = Clock.start()
-        ours = {name: values for _, name, values in computed(panel, PEER_GROUPS)}
-        spent = clock.stop()
+        ours, spent = best_of_two(lambda: {name: values for _, name, values in computed(anew(panel), PEER_GROUPS)})
     report("features_ours", stocks=stocks, days=days, columns=len(ours), **spent,
            mcells_per_s=round(rows * len(ours) / spent["wall_s"] / 1e6, 1))  # fmt: skip
     for library, work in (("polars", by_polars), ("pandas", by_pandas)):
-        clock = Clock.start()
-        theirs = work(base)
-        took = clock.stop()
+        theirs, took = best_of_two(lambda work=work: work(base))
         worst = differences(panel, base, ours, theirs)
         ratios = {f"ratio_{of}": round(took[f"{of}_s"] / spent[f"{of}_s"], 2) for of in ("wall", "cpu")}
         share = len(ours) / len(theirs)

@@ -25,7 +25,7 @@ from atft_pipeline.features.statement_events import (
 )
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import as_of
-from atft_pipeline.panel.operators import Array, divide
+from atft_pipeline.panel.operators import Array, divide, elementwise, where
 
 CURRENT_RATIO_CAP = 20.0
 
@@ -44,13 +44,12 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     documents = panel_documents(panel, required_table(inputs.tables, "fin_summary"))
     events = derive_events(_with_details(documents, required_table(inputs.tables, "fin_details")))
     known = Known(panel, events, as_of(events["available"], events["company"], panel.axes))
-    reported, sheet = known.age("actual_on"), known.age("sheet_on")
-    fresh = reported <= STALE_AFTER
-    mcap = panel.c * known.value("base_shares")  # close and shares both in the units of the panel's first day
+    fresh = known.only(known.age("actual_on") <= STALE_AFTER)
+    # close and shares both in the units of the panel's first day
+    mcap = elementwise(np.multiply, panel.c, fresh.value("base_shares"))
     for name in STEPPING:
-        values = divide(known.value("free_cash"), mcap) if name == "bs_fcf_yield" else known.value(name)
-        yield name, np.where(fresh, values, np.nan)
-    yield "bs_valid", np.where(sheet <= STALE_AFTER, 1.0, 0.0)
+        yield name, divide(fresh.value("free_cash"), mcap) if name == "bs_fcf_yield" else fresh.column(name)
+    yield "bs_valid", where(known.age("sheet_on") <= STALE_AFTER, 1.0, 0.0)
 
 
 def _with_details(documents: pl.DataFrame, fin_details: pl.DataFrame) -> pl.DataFrame:

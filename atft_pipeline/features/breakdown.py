@@ -16,7 +16,7 @@ from atft_pipeline.features.records import days_of, in_order, listed_records, nu
 from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import next_trading_day
-from atft_pipeline.panel.operators import Array, divide, ts_lag, ts_mean, ts_sum, ts_zscore
+from atft_pipeline.panel.operators import Array, divide, ts_lag, ts_mean, ts_sum, ts_zscore, where
 
 LEGS = (
     "LongSellVa",
@@ -44,11 +44,11 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     turnover = np.where(both_sides > 0, both_sides, np.nan)
     long_net, short_net = margin_bought - margin_closed, margin_sold - margin_covered
 
-    def share(values: Array) -> Array:
-        return joined.take(values / turnover)
+    def share(values: Array) -> NDArray[np.float32]:
+        return joined.column(divide(values, turnover))
 
-    def windowed(values: Array) -> Array:
-        return joined.take(records.of(values))
+    def windowed(values: Array) -> NDArray[np.float32]:
+        return joined.column(records.of(values))
 
     short_share = records.dense((shorted + margin_sold) / turnover)
     numerator = np.where(both_sides > 0, long_net - short_net, np.nan)
@@ -73,7 +73,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield "bd_margin_net_z20", windowed(ts_zscore(net, 20, 15))
     yield "bd_cash_net_z20", windowed(ts_zscore(records.dense((bought - sold) / turnover), 20, 15))
     yield "bd_activity_ratio_20", windowed(divide(amount, ts_mean(ts_lag(amount, 1), 20, 15)))
-    yield "bd_valid", np.where(joined.staleness_td == 0, 1.0, 0.0)
+    yield "bd_valid", where(joined.staleness_td == 0, 1.0, 0.0)
 
 
 _CS = "cross_section"

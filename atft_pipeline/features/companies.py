@@ -5,7 +5,7 @@ Several groups read the statements; what they share is here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from atft_pipeline.features.statement_documents import read_documents
 from atft_pipeline.features.statement_events import last_known
 from atft_pipeline.panel.asof import AsOf, as_of
 from atft_pipeline.panel.availability import by_disclosure_time
-from atft_pipeline.panel.operators import Array
+from atft_pipeline.panel.operators import Array, elementwise
 from atft_pipeline.panel.panel import Panel
 
 STALE_AFTER = 160
@@ -30,16 +30,24 @@ class Known:
     events: pl.DataFrame
     joined: AsOf
 
+    def only(self, cells: NDArray[np.bool_]) -> Known:
+        """The same events, unknown where `cells` [T, N] is false."""
+        return replace(self, joined=self.joined.only(cells))
+
     def value(self, name: str) -> Array:
         """An event column on the panel, [T, N]; null before the first event."""
         return self.joined.take(self.events[name].cast(pl.Float64).to_numpy())
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """As `value`, in float32: for a column that is the event's number itself."""
+        return self.joined.column(self.events[name].cast(pl.Float64).to_numpy())
 
     def age(self, name: str) -> Array:
         """Trading days from an event's date column to each panel date, [T, N]; null where there is no such date."""
         days = self.events[name].to_numpy().astype("datetime64[D]")
         first_row = np.where(np.isnat(days), np.nan, np.searchsorted(self.panel.axes.dates, days))
         rows = np.arange(len(self.panel.axes.dates), dtype=np.float64)[:, None]
-        return rows - self.joined.take(first_row)
+        return elementwise(np.subtract, rows, self.joined.take(first_row))
 
 
 def panel_documents(panel: Panel, fin_summary: pl.DataFrame) -> pl.DataFrame:

@@ -28,6 +28,7 @@ from atft_pipeline.panel.operators import (
     sum_over_rows,
     ts_cumsum,
     ts_sum,
+    where,
 )
 from atft_pipeline.panel.panel import Panel
 
@@ -66,28 +67,41 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     known = _known_each_day(notices, panel)
     to_ex = _trading_days_between(panel, known.next_ex, ahead=True)
     since_ex = _trading_days_between(panel, known.last_ex, ahead=False)
-    seen = ts_cumsum(np.where(panel.axes.listed, 1.0, np.nan))
+    seen = ts_cumsum(where(panel.axes.listed, 1.0))
     waited = _days_since_first_notice(notices, panel)
-    has_year = (seen >= YEAR_ROWS) | (waited >= YEAR_DAYS)
-    has_two = (seen >= 2 * YEAR_ROWS) | (waited >= TWO_YEARS_DAYS)
-    trailing = np.where(has_year | (known.last_year > 0), known.last_year, np.nan)
-    last_year, before = known.last_year, known.year_before
-    staleness = np.where(newest.index >= 0, np.minimum(newest.staleness_td, STALENESS_CAP), STALENESS_CAP)
+    trailing = elementwise(_if_a_year_is_known, known.last_year, seen, waited)
+    staleness = elementwise(
+        lambda event, days: np.where(event >= 0, np.minimum(days, STALENESS_CAP), STALENESS_CAP),
+        newest.index, newest.staleness_td,
+    )  # fmt: skip
 
     yield "div_yield_fwd", divide(known.ahead, panel.c)
     yield "div_yield_ttm", divide(trailing, panel.c)
     yield "div_next_yield", divide(known.next_amount, panel.c)
     yield "div_td_to_ex", to_ex
     yield "div_td_since_ex", since_ex
-    yield "div_pre_ex_5", np.where((to_ex >= 1) & (to_ex <= NEAR_DAYS), 1.0, 0.0)
-    yield "div_is_ex", np.where(since_ex == 0, 1.0, 0.0)
-    yield "div_post_ex_5", np.where((since_ex >= 1) & (since_ex <= NEAR_DAYS), 1.0, 0.0)
-    yield "div_is_special", np.where(known.next_special, 1.0, 0.0)
-    yield "div_rev", np.where(newest.index >= 0, _recent_revision(notices, panel), np.nan)
+    yield "div_pre_ex_5", elementwise(_is_near, to_ex)
+    yield "div_is_ex", elementwise(lambda days: days == 0, since_ex)
+    yield "div_post_ex_5", elementwise(_is_near, since_ex)
+    yield "div_is_special", where(known.next_special, 1.0, 0.0)
+    yield "div_rev", where(newest.index >= 0, _recent_revision(notices, panel))
     yield "div_rev_net_cnt_240", ts_sum(_revision_signs(notices, panel), COUNT_DAYS, 1)
-    yield "div_growth_yoy", np.where(has_two, divide(2 * (last_year - before), last_year + before), np.nan)
+    yield "div_growth_yoy", elementwise(_growth, known.last_year, known.year_before, seen, waited)
     yield "div_staleness_td", staleness
-    yield "div_valid", np.where(staleness <= VALID_WITHIN, 1.0, 0.0)
+    yield "div_valid", where(staleness <= VALID_WITHIN, 1.0, 0.0)
+
+
+def _if_a_year_is_known(amount: Array, seen: Array, waited: Array) -> Array:
+    return np.where((seen >= YEAR_ROWS) | (waited >= YEAR_DAYS) | (amount > 0), amount, np.nan)
+
+
+def _growth(last_year: Array, before: Array, seen: Array, waited: Array) -> Array:
+    known = (seen >= 2 * YEAR_ROWS) | (waited >= TWO_YEARS_DAYS)
+    return np.where(known, divide(2 * (last_year - before), last_year + before), np.nan)
+
+
+def _is_near(days: Array) -> NDArray[np.bool_]:
+    return (days >= 1) & (days <= NEAR_DAYS)
 
 
 def _known_each_day(notices: pl.DataFrame, panel: Panel) -> Known:
@@ -143,7 +157,8 @@ def _days_since_first_notice(notices: pl.DataFrame, panel: Panel) -> Array:
     first = notices.group_by("stock").agg(pl.col("available", "PubDate").min()).sort("stock")
     joined = as_of(first["available"], first["stock"], panel.axes)
     days = panel.axes.dates.astype(np.int64)[:, None]
-    return days - joined.take(first["PubDate"].to_numpy().astype("datetime64[D]").astype(np.int64))
+    published = first["PubDate"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    return elementwise(np.subtract, days, joined.take(published))
 
 
 def _recent_revision(notices: pl.DataFrame, panel: Panel) -> Array:
@@ -151,7 +166,7 @@ def _recent_revision(notices: pl.DataFrame, panel: Panel) -> Array:
     revisions = _revisions(notices, panel)
     joined = as_of(revisions["available"], revisions["stock"], panel.axes)
     recent = joined.take(revisions["change"].to_numpy(), REVISION_DAYS)
-    return np.where(np.isnan(recent), 0.0, recent)
+    return elementwise(np.nan_to_num, recent)
 
 
 def _revision_signs(notices: pl.DataFrame, panel: Panel) -> Array:

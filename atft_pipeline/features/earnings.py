@@ -20,7 +20,7 @@ from atft_pipeline.features.tables import required_table
 from atft_pipeline.features.topix import read_topix
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import Days, by_disclosure_time, trading_position
-from atft_pipeline.panel.operators import Array, ts_sum
+from atft_pipeline.panel.operators import Array, elementwise, ts_sum, where
 from atft_pipeline.panel.panel import Panel
 
 SINCE_CAP = 250
@@ -43,12 +43,12 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     days = panel.calendar.days
     today = np.searchsorted(days, panel.axes.dates).astype(np.float64)[:, None]
 
-    since = today - joined.take(np.searchsorted(days, _dates(results["available"])))
-    yield "ev_td_since_earn", np.where(np.isnan(since), SINCE_CAP, np.minimum(since, SINCE_CAP))
+    since = elementwise(np.subtract, today, joined.take(np.searchsorted(days, _dates(results["available"]))))
+    yield "ev_td_since_earn", elementwise(lambda days: np.fmin(days, SINCE_CAP), since)
     yield "ev_earn_post_5", since <= AROUND
-    yield "ev_earn_reaction", np.where(since <= REACTION_DAYS, joined.take(_reactions(inputs, results)), np.nan)
-    ahead = joined.take(trading_position(_dates(expected_dates(results)), days)) - today
-    ahead = np.clip(ahead, EARLIEST, LATEST)
+    yield "ev_earn_reaction", where(since <= REACTION_DAYS, joined.take(_reactions(inputs, results)))
+    expected = joined.take(trading_position(_dates(expected_dates(results)), days))
+    ahead = elementwise(lambda day, today: np.clip(day - today, EARLIEST, LATEST), expected, today)
     yield "ev_td_to_exp_earn", ahead
     yield "ev_exp_earn_pre_5", (ahead >= 0) & (ahead <= AROUND)
     yield "ev_disc_cnt_60", _recent_documents(panel, documents)

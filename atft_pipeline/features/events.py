@@ -43,4 +43,5 @@ GROUP = Group(
     availability="T, after the close (the factor is on the row of the ex-date itself)",
     columns=COLUMNS,
     compute=compute,
+    by_stock=True,
 )

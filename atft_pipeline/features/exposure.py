@@ -15,7 +15,7 @@ from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.residuals import market_beta, residual_return
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.features.topix import read_topix
-from atft_pipeline.panel.operators import divide, ts_corr, ts_lag, ts_mean, ts_sum, ts_var
+from atft_pipeline.panel.operators import Array, divide, elementwise, ts_corr, ts_lag, ts_mean, ts_sum, ts_var
 from atft_pipeline.settings import ANNUAL_DAYS
 
 
@@ -24,25 +24,35 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     panel = inputs.panel
     topix = read_topix(required_table(inputs.tables, "topix"), panel.axes.dates)
     market = np.broadcast_to(topix.simple_return(1)[:, None], panel.axes.shape)
-    paired = np.isfinite(panel.ret_1d) & np.isfinite(market)
-    r, m = np.where(paired, panel.ret_1d, np.nan), np.where(paired, market, np.nan)
+    r, m = (elementwise(_where_both, x, y) for x, y in ((panel.ret_1d, market), (market, panel.ret_1d)))
     beta = market_beta(panel, topix, 60, 40)
-    unexplained = ts_var(r, 60, 40) - beta**2 * ts_var(m, 60, 40)
-    residual_volatility = np.sqrt(np.maximum(unexplained, 0) * ANNUAL_DAYS)
+    residual_volatility = elementwise(_unexplained, ts_var(r, 60, 40), beta, ts_var(m, 60, 40))
     e = residual_return(panel, topix)
 
     yield "mb_beta_60", beta
     yield "mb_beta_240", market_beta(panel, topix, 240, 160)
     yield "mb_corr_60", ts_corr(r, m, 60, 40)
     yield "mb_resid_vol_60", residual_volatility
-    yield "mb_alpha_60", ts_mean(r, 60, 40) - beta * ts_mean(m, 60, 40)
+    yield "mb_alpha_60", elementwise(_alpha, ts_mean(r, 60, 40), beta, ts_mean(m, 60, 40))
     yield "mb_resid_ret_1d", e
     yield "mb_resid_ret_5d", ts_sum(e, 5, 5)
     yield "mb_resid_ret_20d", ts_sum(e, 20, 18)
-    yield "mb_rel_ret_5d", panel.ret(5) - topix.simple_return(5)[:, None]
-    yield "mb_rel_ret_20d", panel.ret(20) - topix.simple_return(20)[:, None]
+    yield "mb_rel_ret_5d", elementwise(np.subtract, panel.ret(5), topix.simple_return(5)[:, None])
+    yield "mb_rel_ret_20d", elementwise(np.subtract, panel.ret(20), topix.simple_return(20)[:, None])
     yield "mb_idio_vol_ratio", divide(residual_volatility, panel.vol_cc(60, 45))
-    yield "mb_beta_chg_20", beta - ts_lag(beta, 20)
+    yield "mb_beta_chg_20", elementwise(np.subtract, beta, ts_lag(beta, 20))
+
+
+def _where_both(x: Array, other: Array) -> Array:
+    return np.where(np.isfinite(x) & np.isfinite(other), x, np.nan)
+
+
+def _unexplained(variance: Array, beta: Array, market: Array) -> Array:
+    return np.sqrt(np.maximum(variance - beta**2 * market, 0) * ANNUAL_DAYS)
+
+
+def _alpha(mean: Array, beta: Array, market: Array) -> Array:
+    return mean - beta * market
 
 
 _CS = "cross_section"
@@ -68,4 +78,5 @@ GROUP = Group(
     availability="T, after the close",
     columns=COLUMNS,
     compute=compute,
+    by_stock=True,
 )

@@ -15,7 +15,7 @@ from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import next_trading_day
-from atft_pipeline.panel.operators import Array, group_take
+from atft_pipeline.panel.operators import group_column, group_take, where
 
 STALE_AFTER = 15
 VALID_WITHIN = 10
@@ -42,17 +42,14 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     joined = as_of(events["available"], events["section"], panel.axes, entities=len(SECTIONS) + 1)
     section = stock_sections(panel.market)
 
-    def on_stocks(values: NDArray[np.generic]) -> Array:
-        """Event values on the panel, [T, N]: the newest of the section to which the stock belongs on the date."""
-        return group_take(joined.take(values), section)
-
     first_row = np.searchsorted(panel.axes.dates, events["newest_on"].to_numpy().astype("datetime64[D]"))
-    staleness = np.arange(len(panel.axes.dates))[:, None] - on_stocks(first_row)
-    fresh = staleness <= STALE_AFTER
+    # of the section to which the stock belongs on the date
+    staleness = np.arange(len(panel.axes.dates))[:, None] - group_take(joined.take(first_row), section)
+    fresh = np.where(staleness <= STALE_AFTER, section, np.int8(-1))
     for name in VALUES:
-        yield name, np.where(fresh, on_stocks(events[name].to_numpy()), np.nan)
+        yield name, group_column(joined.take(events[name].to_numpy()), fresh)
     yield "flow_staleness_td", staleness
-    yield "flow_valid", np.where(staleness <= VALID_WITHIN, 1.0, 0.0)
+    yield "flow_valid", where(staleness <= VALID_WITHIN, 1.0, 0.0)
 
 
 def stock_sections(market: NDArray[np.integer]) -> NDArray[np.int8]:

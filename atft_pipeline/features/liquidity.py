@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.panel.operators import (
     Array,
-    cs_sum,
     divide,
     elementwise,
     log,
+    relative,
     ts_corr,
     ts_cov,
     ts_lag,
     ts_mean,
     ts_std,
+    where,
 )
 from atft_pipeline.panel.panel import Panel
 
@@ -29,22 +30,28 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     v, tv, r = panel.v, panel.turnover, panel.ret_1d
     before, log_v = ts_lag(v, 1), elementwise(np.log1p, v)
     log_before = ts_lag(log_v, 1)
-    market_turnover = cs_sum(tv, panel.universe)[:, None]
+    market_turnover = panel.market_turnover[:, None]
     x = panel.logret_1d
     yield "liq_vol_ratio_5", divide(v, ts_mean(before, 5, 4))
     yield "liq_vol_ratio_20", panel.vol_ratio_20
-    yield "liq_vol_z_20", divide(log_v - ts_mean(log_before, 20, 15), ts_std(log_before, 20, 15))
-    yield "liq_vol_accel", divide(ts_mean(v, 5, 4), ts_mean(v, 20, 15)) - 1
+    surprise = elementwise(np.subtract, log_v, ts_mean(log_before, 20, 15))
+    yield "liq_vol_z_20", divide(surprise, ts_std(log_before, 20, 15))
+    yield "liq_vol_accel", relative(ts_mean(v, 5, 4), ts_mean(v, 20, 15))
     yield "liq_log_adv_20", panel.log_adv_20
-    yield "liq_log_adv_60", np.log1p(ts_mean(tv, 60, 30))
-    yield "liq_tv_mkt_share_bp", np.where(tv == 0, 0.0, 1e4 * divide(tv, market_turnover))
+    yield "liq_log_adv_60", elementwise(np.log1p, ts_mean(tv, 60, 30))
+    yield "liq_tv_mkt_share_bp", elementwise(_share_bp, tv, market_turnover)
     impact = elementwise(lambda r, tv: divide(np.abs(r), np.where(tv > 0, tv, np.nan)), r, tv)
-    yield "liq_amihud_20", np.log1p(1e9 * ts_mean(impact, 20, 10))
-    yield "liq_zero_frac_60", ts_mean(np.where(panel.axes.listed, ~panel.traded, np.nan), 60, 30)
-    yield "liq_vwap_dev", divide(panel.close * panel.volume, tv) - 1
-    yield "liq_roll_spread_20", 2 * np.sqrt(np.maximum(0, -ts_cov(x, ts_lag(x, 1), 20, 15)))
+    yield "liq_amihud_20", elementwise(lambda mean: np.log1p(1e9 * mean), ts_mean(impact, 20, 10))
+    yield "liq_zero_frac_60", ts_mean(where(panel.axes.listed, ~panel.traded), 60, 30)
+    yield "liq_vwap_dev", relative(elementwise(np.multiply, panel.close, panel.volume), tv)
+    covariance = ts_cov(x, ts_lag(x, 1), 20, 15)
+    yield "liq_roll_spread_20", elementwise(lambda cov: 2 * np.sqrt(np.maximum(0, -cov)), covariance)
     yield "liq_cs_spread_20", ts_mean(corwin_schultz(panel), 20, 15)
-    yield "liq_retvol_corr_20", ts_corr(np.abs(r), log_v, 20, 15)
+    yield "liq_retvol_corr_20", ts_corr(elementwise(np.abs, r), log_v, 20, 15)
+
+
+def _share_bp(turnover: Array, whole: Array) -> Array:
+    return np.where(turnover == 0, 0.0, 1e4 * divide(turnover, whole))
 
 
 def corwin_schultz(panel: Panel) -> Array:
@@ -89,4 +96,5 @@ GROUP = Group(
     availability="T, after the close",
     columns=COLUMNS,
     compute=compute,
+    by_stock=True,
 )

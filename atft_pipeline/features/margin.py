@@ -18,7 +18,7 @@ from atft_pipeline.features.records import days_of, in_first_row_units, in_order
 from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import TradingCalendar, next_trading_day, trading_days_after
-from atft_pipeline.panel.operators import Array, divide, log, ts_lag, ts_zscore
+from atft_pipeline.panel.operators import Array, divide, log, ts_lag, ts_zscore, where
 
 STALE_AFTER, VALID_WITHIN = 15, 10
 PUBLISHED_AFTER = 2
@@ -53,23 +53,26 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     def known(values: Array) -> Array:
         return joined.take(values, STALE_AFTER)
 
+    def column(values: Array) -> NDArray[np.float32]:
+        return joined.column(values, STALE_AFTER)
+
     yield "wm_long_to_adv20", divide(known(long), adv)
     yield "wm_short_to_adv20", divide(known(short), adv)
     yield "wm_net_to_adv20", divide(known(long - short), adv)
     yield "wm_long_to_shares", divide(known(long), shares)
     yield "wm_short_to_shares", divide(known(short), shares)
-    yield "wm_ratio_log", known(log(divide(long + LOT, short + LOT)))
-    yield "wm_imbalance", known(divide(long - short, long + short))
+    yield "wm_ratio_log", column(log(divide(long + LOT, short + LOT)))
+    yield "wm_imbalance", column(divide(long - short, long + short))
     yield "wm_long_chg_1w", divide(known((long - before(long, 1)) * neighbours), 5 * adv)
     yield "wm_short_chg_1w", divide(known((short - before(short, 1)) * neighbours), 5 * adv)
-    yield "wm_long_chg_4w", known(log(divide(long + LOT, before(long, 4) + LOT)))
-    yield "wm_long_z52", known(records.of(ts_zscore(records.dense(np.log1p(long)), 52, 26)))
-    yield "wm_short_z52", known(records.of(ts_zscore(records.dense(np.log1p(short)), 52, 26)))
-    yield "wm_std_share_long", known(divide(long_std, long))
-    yield "wm_std_share_short", known(divide(short_std, short))
-    staleness = np.where(joined.index >= 0, joined.staleness_td, np.nan)
+    yield "wm_long_chg_4w", column(log(divide(long + LOT, before(long, 4) + LOT)))
+    yield "wm_long_z52", column(records.of(ts_zscore(records.dense(np.log1p(long)), 52, 26)))
+    yield "wm_short_z52", column(records.of(ts_zscore(records.dense(np.log1p(short)), 52, 26)))
+    yield "wm_std_share_long", column(divide(long_std, long))
+    yield "wm_std_share_short", column(divide(short_std, short))
+    staleness = where(joined.index >= 0, joined.staleness_td)
     yield "wm_staleness_td", staleness
-    yield "wm_valid", np.where(staleness <= VALID_WITHIN, 1.0, 0.0)
+    yield "wm_valid", where(staleness <= VALID_WITHIN, 1.0, 0.0)
 
 
 def is_weekly(rows: pl.DataFrame, calendar: TradingCalendar) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from atft_pipeline.features.statement_events import Vintages, pick
 from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.asof import AsOf, as_of
 from atft_pipeline.panel.availability import next_trading_day
-from atft_pipeline.panel.operators import Array, divide, log, ts_streak
+from atft_pipeline.panel.operators import Array, divide, elementwise, log, ts_streak, where
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.verdict import ContractBroken
 
@@ -59,16 +59,17 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     joined = as_of(events.available, events.stock, panel.axes, order=[np.arange(len(events.stock))])
     staleness = _staleness(panel, events, joined)
     in_list = staleness <= CARRIED
+    listed = joined.only(in_list)
     adv = panel.volume_20
     long, short, long_chg, short_chg = (
         in_first_row_units(events.rows[name], panel, events.stock, events.rows["AppDate"]) for name in SHARES
     )
 
     def known(values: Array, rows: Ints = events.newest) -> Array:
-        return np.where(in_list, joined.take(pick(values, rows)), np.nan)
+        return listed.take(pick(values, rows))
 
     def flag(values: Array) -> Array:
-        return np.nan_to_num(known(values))
+        return elementwise(np.nan_to_num, known(values))
 
     net = long - short
     yield "dm_long_to_adv20", divide(known(long), adv)
@@ -85,9 +86,9 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield "dm_reg_level", flag(level.to_numpy())
     yield "dm_is_restricted", flag(_has_reason(events.rows, RESTRICTED))
     yield "dm_is_caution", flag(_has_reason(events.rows, CAUTION))
-    yield "dm_spell_td", ts_streak(np.where(in_list, 1.0, 0.0), CAP)
-    yield "dm_staleness_td", np.where(np.isnan(staleness), CAP, np.minimum(staleness, CAP))
-    yield "dm_valid", np.where(staleness <= VALID_WITHIN, 1.0, 0.0)
+    yield "dm_spell_td", ts_streak(where(in_list, 1.0, 0.0), CAP)
+    yield "dm_staleness_td", elementwise(lambda days: np.fmin(days, CAP), staleness)
+    yield "dm_valid", where(staleness <= VALID_WITHIN, 1.0, 0.0)
 
 
 def alert_events(panel: Panel, table: pl.DataFrame) -> Events:
@@ -115,7 +116,8 @@ def alert_events(panel: Panel, table: pl.DataFrame) -> Events:
 def _staleness(panel: Panel, events: Events, joined: AsOf) -> Array:
     """Trading days since the newest record became usable, [T, N]; null where there is none."""
     first_row = np.searchsorted(panel.axes.dates, events.since).astype(np.float64)
-    return np.arange(len(panel.axes.dates), dtype=np.float64)[:, None] - joined.take(first_row)
+    rows = np.arange(len(panel.axes.dates), dtype=np.float64)[:, None]
+    return elementwise(np.subtract, rows, joined.take(first_row))
 
 
 def _has_reason(rows: pl.DataFrame, names: tuple[str, ...]) -> Array:

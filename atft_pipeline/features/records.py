@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atft_pipeline.features.companies import split_index
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import Array, running_count
+from atft_pipeline.panel.operators import Array, pick_cells, running_count, scatter
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.verdict import ContractBroken
 
@@ -40,12 +40,12 @@ class Records:
     def dense(self, values: NDArray[np.generic]) -> Array:
         """[E] values by place and entity, [R, entities], R at least 1; null where an entity has fewer records."""
         grid = np.full((int(self.place.max(initial=0)) + 1, self.entities), np.nan)
-        grid.reshape(-1)[self.cell] = values
+        scatter(np.asarray(values, np.float64), self.cell, grid)
         return grid
 
     def of(self, dense: Array) -> Array:
         """Back from [R, entities] to the records, [E]."""
-        return np.take(dense, self.cell)
+        return pick_cells(dense, self.cell)
 
 
 def in_order(entity: Ints, day: NDArray[np.datetime64], entities: int) -> Records:

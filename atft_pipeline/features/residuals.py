@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atft_pipeline.features.topix import Topix
-from atft_pipeline.panel.operators import Array, ts_beta, ts_lag
+from atft_pipeline.panel.operators import Array, elementwise, ts_beta, ts_lag
 from atft_pipeline.panel.panel import Panel
 
 
@@ -15,4 +15,5 @@ def market_beta(panel: Panel, topix: Topix, rows: int, min_obs: int) -> Array:
 def residual_return(panel: Panel, topix: Topix) -> Array:
     """e = r - beta[-1] m with the 60-row beta (at least 40 pairs) known one row earlier, [T, N]."""
     known_before = ts_lag(market_beta(panel, topix, 60, 40), 1)
-    return panel.ret_1d - known_before * topix.simple_return(1)[:, None]
+    market = topix.simple_return(1)[:, None]
+    return elementwise(lambda r, beta, market: r - beta * market, panel.ret_1d, known_before, market)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft_pipeline.features.group import Column, Group, Inputs
-from atft_pipeline.panel.operators import divide, log, ts_lag, ts_max, ts_min, ts_skew
+from atft_pipeline.panel.operators import divide, log, relative, ts_lag, ts_max, ts_min, ts_skew
 
 LAGS = (1, 3, 5, 10, 20, 60, 120, 240)
 
@@ -21,9 +21,9 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
         yield f"ret_{lag}d", panel.ret(lag)
     yield "logret_1d", panel.logret(1)
     yield "logret_5d", log(divide(c, ts_lag(c, 5)))
-    yield "ret_overnight", divide(o, ts_lag(c, 1)) - 1
-    yield "ret_intraday", divide(c, o) - 1
-    yield "mom_240_20", divide(ts_lag(c, 20), ts_lag(c, 240)) - 1
+    yield "ret_overnight", relative(o, ts_lag(c, 1))
+    yield "ret_intraday", relative(c, o)
+    yield "mom_240_20", relative(ts_lag(c, 20), ts_lag(c, 240))
     yield "ret_max_20", ts_max(r, 20, 15)
     yield "ret_min_20", ts_min(r, 20, 15)
     yield "ret_skew_60", ts_skew(r, 60, 45)
@@ -57,4 +57,5 @@ GROUP = Group(
     availability="T, after the close",
     columns=COLUMNS,
     compute=compute,
+    by_stock=True,
 )

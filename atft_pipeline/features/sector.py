@@ -20,6 +20,8 @@ from atft_pipeline.panel.operators import (
     cs_rank,
     cs_sum,
     divide,
+    elementwise,
+    group_column,
     group_count_table,
     group_mean,
     group_rank,
@@ -35,6 +37,7 @@ from atft_pipeline.panel.operators import (
     ts_std,
     ts_sum,
     ts_zscore,
+    where,
 )
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.settings import ANNUAL_DAYS
@@ -71,24 +74,24 @@ def sector_returns(panel: Panel, sector: Ids, sectors: int) -> Array:
 def mean_of_others(x: Array, sector: Ids, universe: NDArray[np.bool_], sectors: int) -> Array:
     """Mean of x over the other members of the stock's sector, [T, N]; null in a sector of fewer than 5 members."""
     members = group_take(group_count_table(x, sector, universe, sectors), sector)
-    return np.where(members >= MIN_MEMBERS, group_mean(x, sector, universe, 1, leave_one_out=True), np.nan)
+    return where(members >= MIN_MEMBERS, group_mean(x, sector, universe, 1, leave_one_out=True))
 
 
 def _compound(s: Array, rows: int, min_obs: int) -> Array:
     return ts_product(1 + s, rows, min_obs) - 1
 
 
-def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iterator[tuple[str, Array]]:
+def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iterator[tuple[str, NDArray[np.floating]]]:
     sector, universe, ret = panel.sector33, panel.universe, panel.ret_1d
     s = sector_returns(panel, sector, SECTORS33)
     ret_5d, ret_20d, vol = _compound(s, 5, 5), _compound(s, 20, 18), ts_std(s, 20, 15) * np.sqrt(ANNUAL_DAYS)
     level = np.where(np.isnan(s), np.nan, ts_cumprod(1 + s))
-    rising = np.where(np.isnan(ret), np.nan, ret > 0)
-    share = log(divide(group_sum_table(panel.turnover, sector, universe, SECTORS33), _column(_turnover(panel))))
+    rising = elementwise(lambda ret: np.where(np.isnan(ret), np.nan, ret > 0), ret)
+    share = log(divide(group_sum_table(panel.turnover, sector, universe, SECTORS33), _column(panel.market_turnover)))
     members = group_count_table(np.ones(ret.shape), sector, universe, SECTORS33)
 
-    def own(table: Array) -> Array:
-        return group_take(table, sector)
+    def own(table: Array) -> NDArray[np.float32]:
+        return group_column(table, sector)
 
     yield "sec33_ret_1d", mean_of_others(panel.clipped_ret_1d, sector, universe, SECTORS33)
     yield "sec33_ret_5d", own(ret_5d)
@@ -102,8 +105,8 @@ def _sector33_columns(panel: Panel, market_5d: Array, market_20d: Array) -> Iter
     yield "sec33_member_cnt", own(members)
     yield "sec33_rank_ret_5d", own(cs_rank(ret_5d, min_obs=20))
     yield "sec33_rank_ret_20d", own(cs_rank(ret_20d, min_obs=20))
-    yield "sec33_mkt_rel_5d", own(ret_5d) - _column(market_5d)
-    yield "sec33_mkt_rel_20d", own(ret_20d) - _column(market_20d)
+    yield "sec33_mkt_rel_5d", own(ret_5d - _column(market_5d))
+    yield "sec33_mkt_rel_20d", own(ret_20d - _column(market_20d))
 
 
 def _member_columns(panel: Panel) -> Iterator[tuple[str, Array]]:
@@ -114,9 +117,9 @@ def _member_columns(panel: Panel) -> Iterator[tuple[str, Array]]:
     def others(x: Array) -> Array:
         return mean_of_others(x, sector, universe, SECTORS33)
 
-    yield "sec33_rel_ret_1d", panel.ret_1d - others(panel.clipped_ret_1d)
-    yield "sec33_rel_ret_5d", ret_5d - others(clipped_5d)
-    yield "sec33_rel_ret_20d", ret_20d - others(ret_20d)
+    yield "sec33_rel_ret_1d", elementwise(np.subtract, panel.ret_1d, others(panel.clipped_ret_1d))
+    yield "sec33_rel_ret_5d", elementwise(np.subtract, ret_5d, others(clipped_5d))
+    yield "sec33_rel_ret_20d", elementwise(np.subtract, ret_20d, others(ret_20d))
     yield "sec33_pct_ret_5d", group_rank(ret_5d, sector, universe, MIN_MEMBERS)
     yield "sec33_pct_vol_ratio_20", group_rank(panel.vol_ratio_20, sector, universe, MIN_MEMBERS)
     yield "sec33_pct_adv_20", group_rank(panel.log_adv_20, sector, universe, MIN_MEMBERS)
@@ -143,8 +146,8 @@ def target_encoding(ret_5d: Array, sector: Ids, universe: NDArray[np.bool_]) -> 
     """
     sector_then = _lag_ids(sector, TARGET_HORIZON)
     member = ts_lag(universe.astype(np.float64), TARGET_HORIZON) == 1
-    label = np.where(member, np.clip(ret_5d, -TARGET_CLIP, TARGET_CLIP), np.nan)
-    ones = np.where(np.isnan(label), np.nan, 1.0)
+    label = elementwise(_clipped_where, member, ret_5d)
+    ones = where(np.isfinite(label), 1.0)
     in_sector: list[Array] = []
     in_market: list[Array] = []
     for x in (label, ones):
@@ -153,8 +156,15 @@ def target_encoding(ret_5d: Array, sector: Ids, universe: NDArray[np.bool_]) -> 
         in_market.append(_column(_before_today(cs_sum(x))) - _before_today(x))
     n = in_sector[1]
     prior = divide(in_market[0], in_market[1])
-    encoded = (in_sector[0] + TARGET_PRIOR * prior) / (n + TARGET_PRIOR)
-    return np.where((n >= 1) & (sector >= 1), encoded, np.nan)
+    return elementwise(_shrunk, in_sector[0], n, prior, sector)
+
+
+def _clipped_where(member: Array, ret_5d: Array) -> Array:
+    return np.where(member, np.clip(ret_5d, -TARGET_CLIP, TARGET_CLIP), np.nan)
+
+
+def _shrunk(total: Array, n: Array, prior: Array, sector: Array) -> Array:
+    return np.where((n >= 1) & (sector >= 1), (total + TARGET_PRIOR * prior) / (n + TARGET_PRIOR), np.nan)
 
 
 def _before_today(x: Array) -> Array:
@@ -178,10 +188,6 @@ def _lag_ids(ids: Ids, rows: int) -> NDArray[np.int16]:
     out = np.full(ids.shape, -1, np.int16)
     out[rows:] = ids[:-rows]
     return out
-
-
-def _turnover(panel: Panel) -> Array:
-    return cs_sum(panel.turnover, panel.universe)
 
 
 def _column(series: Array) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import Array, divide, elementwise, log, ts_lag, ts_mean, ts_sum, where_known
+from atft_pipeline.panel.operators import Array, divide, elementwise, log, relative, scatter, ts_lag, ts_mean, ts_sum
 from atft_pipeline.panel.panel import Panel
 
 Field = Callable[[str], Array]
@@ -26,23 +26,23 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     session = _on_panel(bars, panel.axes)
     yield from _morning(panel, session)
     morning, afternoon = (_move(session(f"{half}O"), session(f"{half}C")) for half in "MA")
-    yield "ses_lunch_gap", divide(session("AO"), session("MC")) - 1
+    yield "ses_lunch_gap", relative(session("AO"), session("MC"))
     yield "ses_pm_ret", afternoon
     high, low = session("AH"), session("AL")
     yield "ses_pm_range", log(divide(high, low))
     yield "ses_pm_close_loc", _close_location(high, low, session("AC"))
-    yield "ses_pm_am_diff", afternoon - morning
+    yield "ses_pm_am_diff", elementwise(np.subtract, afternoon, morning)
     yield "ses_am_ret_sum_20", ts_sum(morning, 20, 15)
     yield "ses_pm_ret_sum_20", ts_sum(afternoon, 20, 15)
     up, down = session("MUL"), session("MLL")
-    yield "ses_am_limit", where_known(np.where(up == 1, 1.0, np.where(down == 1, -1.0, 0.0)), up, down)
+    yield "ses_am_limit", elementwise(_limit, up, down)
 
 
 def _morning(panel: Panel, session: Field) -> Iterator[tuple[str, Array]]:
     open_, high, low, close = (session(f"M{field}") for field in "OHLC")
     volume = session("MVo")
-    in_first_row_units = volume * panel.split
-    yield "ses_am_gap", divide(open_ / panel.split, ts_lag(panel.c, 1)) - 1
+    in_first_row_units = elementwise(np.multiply, volume, panel.split)
+    yield "ses_am_gap", relative(elementwise(np.divide, open_, panel.split), ts_lag(panel.c, 1))
     yield "ses_am_ret", _move(open_, close)
     yield "ses_am_range", log(divide(high, low))
     yield "ses_am_close_loc", _close_location(high, low, close)
@@ -60,14 +60,19 @@ def _on_panel(bars: pl.DataFrame, axes: Axes) -> Field:
 
     def field(name: str) -> Array:
         dense, values = np.full(axes.shape, np.nan), bars[name].cast(pl.Float64).to_numpy()
-        dense.reshape(-1)[cells] = values if len(values) == len(cells) else values[inside]
+        scatter(values if len(values) == len(cells) else values[inside], cells, dense)
         return dense
 
     return field
 
 
+def _limit(up: Array, down: Array) -> Array:
+    """1 at the upper limit, -1 at the lower one, else 0; null where either is unknown."""
+    return np.where(np.isnan(up) | np.isnan(down), np.nan, np.where(up == 1, 1.0, np.where(down == 1, -1.0, 0.0)))
+
+
 def _move(open_: Array, close: Array) -> Array:
-    return divide(close, open_) - 1
+    return relative(close, open_)
 
 
 def _close_location(high: Array, low: Array, close: Array) -> Array:

@@ -17,7 +17,7 @@ from atft_pipeline.features.records import days_of, in_first_row_units, listed_r
 from atft_pipeline.features.tables import require_columns
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import next_trading_day
-from atft_pipeline.panel.operators import Array, divide
+from atft_pipeline.panel.operators import Array, divide, elementwise
 from atft_pipeline.panel.panel import Panel
 
 THRESHOLD = 0.005
@@ -52,7 +52,10 @@ def open_positions(panel: Panel, reports: pl.DataFrame) -> Positions:
     every = _known_reports(panel, reports)
     since = as_of(days_of(every["available"]), every["stock"].to_numpy(), panel.axes, order=[every["CalcDate"]])
     rows = _states(every)
-    staleness = np.where(since.index >= 0, np.minimum(since.staleness_td, STALENESS_CAP), STALENESS_CAP)
+    staleness = elementwise(
+        lambda event, days: np.where(event >= 0, np.minimum(days, STALENESS_CAP), STALENESS_CAP),
+        since.index, since.staleness_td,
+    )  # fmt: skip
     total, count, largest, squares, shares = (np.zeros(panel.axes.shape) for _ in range(5))
     for part in _parts(rows):
         holder = part["holder"].to_numpy() - part["holder"][0]
@@ -69,8 +72,10 @@ def open_positions(panel: Panel, reports: pl.DataFrame) -> Positions:
         largest[:, at] = np.maximum.reduceat(ratio, starts, axis=1) * _RATIO_UNIT
         squares[:, at] = np.add.reduceat(ratio**2, starts, axis=1) * _RATIO_UNIT**2
         shares[:, at] = np.add.reduceat(held, starts, axis=1) * _SHARE_UNIT
-    concentration = np.where(count > 0, divide(squares, total**2), 0.0)
-    return Positions(total, count, largest, concentration, shares, staleness.astype(np.float64))
+    concentration = elementwise(
+        lambda n, squares, total: np.where(n > 0, divide(squares, total**2), 0.0), count, squares, total
+    )
+    return Positions(total, count, largest, concentration, shares, staleness)
 
 
 def _known_reports(panel: Panel, reports: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,17 @@ from atft_pipeline.features.tables import require_columns, required_table
 from atft_pipeline.panel.asof import as_of
 from atft_pipeline.panel.availability import next_trading_day
 from atft_pipeline.panel.ids import SECTOR33_IDS
-from atft_pipeline.panel.operators import Array, divide, group_take, log, ts_lag, ts_mean, ts_zscore
+from atft_pipeline.panel.operators import (
+    Array,
+    divide,
+    elementwise,
+    group_column,
+    log,
+    ts_lag,
+    ts_mean,
+    ts_zscore,
+    where,
+)
 from atft_pipeline.panel.panel import Panel
 from atft_pipeline.verdict import ContractBroken
 
@@ -36,7 +46,7 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     yield from _positions(panel, required_table(inputs.tables, "short_sale_report"))
 
 
-def _turnover(panel: Panel, table: pl.DataFrame) -> Iterator[tuple[str, Array]]:
+def _turnover(panel: Panel, table: pl.DataFrame) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """The columns of short selling by sector and in the market."""
     require_columns("short_ratio", table, ("Date", "S33", *FIELDS))
     rows = table.with_columns(
@@ -51,8 +61,8 @@ def _turnover(panel: Panel, table: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     ratio, restricted, amount = _ratios(rows)
     by_record, log_amount = records.dense(ratio), records.dense(log(amount))
 
-    def on_stocks(values: Array) -> Array:
-        return group_take(joined.take(values), panel.sector33)
+    def on_stocks(values: Array) -> NDArray[np.float32]:
+        return group_column(joined.take(values), panel.sector33)
 
     whole = rows.group_by("Date", maintain_order=True).agg(pl.col(FIELDS).sum())
     nobody = np.zeros(whole.height, np.int64)
@@ -61,8 +71,7 @@ def _turnover(panel: Panel, table: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     market_ratio = _ratios(whole)[0]
     market_z60 = of_days.of(ts_zscore(of_days.dense(market_ratio), 60, 40))
     of_market = market.take(market_ratio)
-    of_sector = on_stocks(ratio)
-    yield "ss_sec_ratio", of_sector
+    yield "ss_sec_ratio", on_stocks(ratio)
     yield "ss_sec_restricted_share", on_stocks(restricted)
     yield "ss_sec_ratio_chg_1d", on_stocks(records.of(by_record - ts_lag(by_record, 1)))
     yield "ss_sec_ratio_dev_5", on_stocks(records.of(by_record - ts_mean(by_record, 5, 4)))
@@ -70,7 +79,7 @@ def _turnover(panel: Panel, table: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     yield "ss_sec_turnover_z60", on_stocks(records.of(ts_zscore(log_amount, 60, 40)))
     yield "ss_mkt_ratio", of_market[:, 0]
     yield "ss_mkt_ratio_z60", market.take(market_z60)[:, 0]
-    yield "ss_sec_rel_ratio", of_sector - of_market
+    yield "ss_sec_rel_ratio", group_column(joined.take(ratio) - of_market, panel.sector33)
 
 
 def _ratios(rows: pl.DataFrame) -> tuple[Array, Array, Array]:
@@ -83,16 +92,16 @@ def _ratios(rows: pl.DataFrame) -> tuple[Array, Array, Array]:
 def _positions(panel: Panel, reports: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """The columns of reported positions."""
     state = open_positions(panel, reports)
-    total = np.where(panel.axes.dates[:, None] >= REPORTS_BEGIN, state.total, np.nan)
+    total = where(panel.axes.dates[:, None] >= REPORTS_BEGIN, state.total)
     yield "ssp_ratio_sum", total
     yield "ssp_reporter_cnt", state.count
     yield "ssp_top_ratio", state.largest
     yield "ssp_hhi", state.concentration
-    yield "ssp_chg_5d", total - ts_lag(total, 5)
-    yield "ssp_chg_20d", total - ts_lag(total, 20)
-    yield "ssp_days_to_cover", np.where(state.count > 0, divide(state.shares, panel.volume_20), 0.0)
+    yield "ssp_chg_5d", elementwise(np.subtract, total, ts_lag(total, 5))
+    yield "ssp_chg_20d", elementwise(np.subtract, total, ts_lag(total, 20))
+    yield "ssp_days_to_cover", where(state.count > 0, divide(state.shares, panel.volume_20), 0.0)
     yield "ssp_staleness_td", state.staleness
-    yield "ssp_valid", np.where(state.count > 0, 1.0, 0.0)
+    yield "ssp_valid", where(state.count > 0, 1.0, 0.0)
 
 
 _CS, _M = "cross_section", "market"

@@ -102,7 +102,8 @@ def _items(number: str, text: str | None) -> tuple[object, ...]:
         sheet = None
     if not isinstance(sheet, dict):
         raise ContractBroken(f"fin_details {number}: FS is no JSON object of labels; ingest it again")
-    known = {label: _number(label, value) for label, value in sheet.items() if label in LABELS and value not in BLANK}
+    stated = sorted(LABELS & sheet.keys())  # a statement has many labels that nobody asks for
+    known = {label: _number(label, sheet[label]) for label in stated if sheet[label] not in BLANK}
     first = {name: next((known[x] for x in labels if x in known), None) for name, labels in FIRST.items()}
     sums = {name: _sum(known, labels) for name, labels in SUMS.items()}
     whole = next((known[label] for label in INVENTORIES if label in known), sums["components"])

@@ -17,7 +17,7 @@ from atft_pipeline.features.group import Column, Group, Inputs
 from atft_pipeline.features.statement_events import Forecasts, derive_events
 from atft_pipeline.features.tables import required_table
 from atft_pipeline.panel.asof import as_of
-from atft_pipeline.panel.operators import Array, divide, log, ts_sum
+from atft_pipeline.panel.operators import Array, divide, elementwise, log, ts_sum, where
 from atft_pipeline.panel.panel import Panel
 
 VALID_WITHIN = 100
@@ -40,6 +40,9 @@ STEPPING = (
 """Columns that change at events only, in contract order up to the first daily one."""
 
 
+Named = tuple[str, NDArray[np.floating]]
+
+
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel = inputs.panel
@@ -47,41 +50,46 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     events = derive_events(documents)
     known = Known(panel, events, as_of(events["available"], events["company"], panel.axes))
     age = known.age("actual_on")
-    staleness = np.where(np.isnan(age), STALENESS_CAP, np.minimum(age, STALENESS_CAP))
+    staleness = elementwise(lambda age: np.fmin(age, STALENESS_CAP), age)
     fresh = staleness <= STALE_AFTER
-    for name, values in _values(known, documents):
-        yield name, np.where(fresh, values, np.nan)
+    yield from _values(known.only(fresh), fresh, documents)
     yield "fs_staleness_td", staleness
-    yield "fs_valid", np.where((staleness <= VALID_WITHIN) & np.isfinite(known.value("sales_ttm")), 1.0, 0.0)
+    yield "fs_valid", elementwise(_is_valid, staleness, known.value("sales_ttm"))
 
 
-def _values(known: Known, documents: pl.DataFrame) -> Iterator[tuple[str, Array]]:
-    """Every column but the flags, not yet limited to fresh companies."""
+def _is_valid(staleness: Array, sales: Array) -> NDArray[np.bool_]:
+    return (staleness <= VALID_WITHIN) & np.isfinite(sales)
+
+
+def _values(
+    known: Known, fresh: NDArray[np.bool_], documents: pl.DataFrame
+) -> Iterator[tuple[str, NDArray[np.floating]]]:
+    """Every column but the flags, from what is known of fresh companies."""
     panel, value = known.panel, known.value
     shares = value("base_shares")
-    mcap = panel.c * shares  # close and shares both in the units of the panel's first day
+    mcap = elementwise(np.multiply, panel.c, shares)  # both in the units of the panel's first day
     has_op, has_np, has_dps = (np.isfinite(value(name)) for name in ("f_op", "f_np", "f_dps"))
     for name in STEPPING:
-        yield name, value(name)
+        yield name, known.column(name)
     yield "fs_share_turnover_20", divide(panel.volume_20, shares)
     for name in ("fs_accruals_fy", "fs_fc_op_progress", "fs_fc_op_progress_gap", "fs_fc_op_growth"):
-        yield name, value(name)
+        yield name, known.column(name)
     yield "fs_fc_rev_op", _recent_revision(known, "rev_op", has_op)
     yield "fs_fc_rev_np", _recent_revision(known, "rev_np", has_np)
-    yield "fs_fc_rev_net_cnt_240", _net_revisions(panel, documents)
+    yield "fs_fc_rev_net_cnt_240", where(fresh, _net_revisions(panel, documents))
     yield "fs_fc_dps_rev", _recent_revision(known, "rev_dps", has_dps)
     yield "fs_log_mcap", log(mcap)
     yield "fs_earnings_yield_ttm", divide(value("np_ttm"), mcap)
     yield "fs_book_to_price", divide(value("equity"), mcap)
     yield "fs_fc_earnings_yield", divide(value("f_np"), mcap)
     same_units = panel.split == value("f_dps_split")
-    yield "fs_fc_div_yield", np.where(same_units, divide(value("f_dps"), panel.close), np.nan)
+    yield "fs_fc_div_yield", where(same_units, divide(value("f_dps"), panel.close))
 
 
 def _recent_revision(known: Known, name: str, has_forecast: NDArray[np.bool_]) -> Array:
     """The newest change of a forecast while it is at most 60 trading days old, 0 after that; null without forecast."""
     recent = known.age(f"{name}_on") <= REVISION_DAYS
-    return np.where(has_forecast, np.where(recent, known.value(name), 0.0), np.nan)
+    return where(has_forecast, where(recent, known.value(name), 0.0))
 
 
 def _net_revisions(panel: Panel, documents: pl.DataFrame) -> Array:

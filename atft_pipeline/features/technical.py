@@ -17,6 +17,7 @@ from atft_pipeline.panel.operators import (
     Array,
     divide,
     elementwise,
+    relative,
     ts_ema,
     ts_lag,
     ts_max,
@@ -42,29 +43,29 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
 def _trend(panel: Panel) -> Iterator[tuple[str, Array]]:
     c = panel.c
     for n, min_obs in SMA_MIN_OBS.items():
-        yield f"ta_px_to_sma_{n}", divide(c, ts_mean(c, n, min_obs)) - 1
+        yield f"ta_px_to_sma_{n}", relative(c, ts_mean(c, n, min_obs))
     ema_20 = ts_ema(c, 20)
-    yield "ta_ema_gap_5_20", divide(ts_ema(c, 5), ema_20) - 1
-    yield "ta_ema_gap_20_60", divide(ema_20, ts_ema(c, 60)) - 1
+    yield "ta_ema_gap_5_20", relative(ts_ema(c, 5), ema_20)
+    yield "ta_ema_gap_20_60", relative(ema_20, ts_ema(c, 60))
     yield "ta_rsi_2", rsi(c, 2)
     yield "ta_rsi_14", rsi(c, 14)
-    macd = ts_ema(c, 12) - ts_ema(c, 26)
+    macd = elementwise(np.subtract, ts_ema(c, 12), ts_ema(c, 26))
     line, signal = divide(macd, c), divide(ts_ema(macd, 9), c)
     yield "ta_macd_pct", line
     yield "ta_macd_signal_pct", signal
-    yield "ta_macd_hist_pct", line - signal
+    yield "ta_macd_hist_pct", elementwise(np.subtract, line, signal)
 
 
 def _bands_and_range(panel: Panel) -> Iterator[tuple[str, Array]]:
     c = panel.c
     mean, sd = ts_mean(c, 20, 18), ts_std(c, 20, 18, ddof=0)
-    yield "ta_bb_pctb_20", divide(c - (mean - 2 * sd), 4 * sd)
-    yield "ta_bb_width_20", divide(4 * sd, mean)
+    yield "ta_bb_pctb_20", elementwise(lambda c, mean, sd: divide(c - (mean - 2 * sd), 4 * sd), c, mean, sd)
+    yield "ta_bb_width_20", elementwise(lambda sd, mean: divide(4 * sd, mean), sd, mean)
     smooth_range = ts_rma(true_range(panel.h, panel.l, c), 14)
     up, down = (ts_rma(movement, 14) for movement in directional_movement(panel.h, panel.l))
     yield "ta_natr_14", divide(smooth_range, c)
     yield "ta_adx_14", adx(up, down)
-    yield "ta_di_diff_14", divide(up - down, smooth_range)
+    yield "ta_di_diff_14", elementwise(lambda up, down, r: divide(up - down, r), up, down, smooth_range)
 
 
 def _channels(panel: Panel) -> Iterator[tuple[str, Array]]:
@@ -72,9 +73,9 @@ def _channels(panel: Panel) -> Iterator[tuple[str, Array]]:
     yield "ta_stoch_k_14", _position(c, ts_min(low, 14, 12), ts_max(high, 14, 12))
     yield "ta_mfi_14", money_flow_index(panel)
     yield "ta_donchian_pos_20", _position(c, ts_min(low, 20, 18), ts_max(high, 20, 18))
-    yield "ta_dist_high_240", divide(c, ts_max(high, 240, 120)) - 1
-    yield "ta_dist_low_240", divide(c, ts_min(low, 240, 120)) - 1
-    yield "ta_close_loc", np.where(panel.traded & (high == low), 0.0, divide(2 * c - high - low, high - low))
+    yield "ta_dist_high_240", relative(c, ts_max(high, 240, 120))
+    yield "ta_dist_low_240", relative(c, ts_min(low, 240, 120))
+    yield "ta_close_loc", elementwise(_close_location, panel.traded, high, low, c)
 
 
 def rsi(c: Array, n: int) -> Array:
@@ -132,7 +133,11 @@ def money_flow_index(panel: Panel) -> Array:
 
 
 def _position(c: Array, low: Array, high: Array) -> Array:
-    return divide(c - low, high - low)
+    return elementwise(lambda c, low, high: divide(c - low, high - low), c, low, high)
+
+
+def _close_location(traded: Mask, high: Array, low: Array, c: Array) -> Array:
+    return np.where(traded & (high == low), 0.0, divide(2 * c - high - low, high - low))
 
 
 _CS = "cross_section"
@@ -168,4 +173,5 @@ GROUP = Group(
     availability="T, after the close",
     columns=COLUMNS,
     compute=compute,
+    by_stock=True,
 )

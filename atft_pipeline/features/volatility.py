@@ -21,21 +21,33 @@ def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     r = panel.logret_1d
     hl = log(divide(panel.h, panel.l))
     rs = rogers_satchell(panel)
-    vol_5, vol_60 = ts_std(r, 5, 4) * ANNUAL, panel.vol_cc(60, 45)
+    vol_5, vol_60 = _annual(ts_std(r, 5, 4)), panel.vol_cc(60, 45)
     yield "vol_cc_5", vol_5
-    yield "vol_cc_10", ts_std(r, 10, 8) * ANNUAL
+    yield "vol_cc_10", _annual(ts_std(r, 10, 8))
     yield "vol_cc_20", panel.vol_cc(20, 15)
     yield "vol_cc_60", vol_60
-    yield "vol_pk_20", np.sqrt(ANNUAL_DAYS * ts_mean(hl * hl, 20, 15) / (4 * np.log(2)))
-    yield "vol_rs_20", np.sqrt(ANNUAL_DAYS * np.maximum(ts_mean(rs, 20, 15), 0))
+    squares = ts_mean(elementwise(np.square, hl), 20, 15)
+    yield "vol_pk_20", elementwise(lambda mean: np.sqrt(ANNUAL_DAYS * mean / (4 * np.log(2))), squares)
+    yield "vol_rs_20", _annual_root(ts_mean(rs, 20, 15))
     overnight, session = log(divide(panel.o, ts_lag(panel.c, 1))), log(divide(panel.c, panel.o))
     yield "vol_yz_20", yang_zhang(overnight, session, rs, 20, 15)
     yield "vol_yz_60", yang_zhang(overnight, session, rs, 60, 45)
-    yield "vol_down_20", np.sqrt(ANNUAL_DAYS * ts_mean(np.minimum(r, 0) ** 2, 20, 15))
+    falls = ts_mean(elementwise(lambda r: np.minimum(r, 0) ** 2, r), 20, 15)
+    yield "vol_down_20", elementwise(lambda mean: np.sqrt(ANNUAL_DAYS * mean), falls)
     yield "vol_of_vol_20", divide(ts_std(vol_5, 20, 15), ts_mean(vol_5, 20, 15))
     yield "vol_ratio_5_60", divide(vol_5, vol_60)
     yield "range_hl_1d", hl
-    yield "range_z_20", divide(hl - ts_mean(ts_lag(hl, 1), 20, 15), ts_std(ts_lag(hl, 1), 20, 15))
+    before = ts_lag(hl, 1)
+    yield "range_z_20", divide(elementwise(np.subtract, hl, ts_mean(before, 20, 15)), ts_std(before, 20, 15))
+
+
+def _annual(daily: Array) -> Array:
+    return elementwise(lambda daily: daily * ANNUAL, daily)
+
+
+def _annual_root(variance: Array) -> Array:
+    """Annualised root of a daily variance, which may come out below 0."""
+    return elementwise(lambda variance: np.sqrt(ANNUAL_DAYS * np.maximum(variance, 0)), variance)
 
 
 def rogers_satchell(panel: Panel) -> Array:
@@ -54,8 +66,8 @@ def yang_zhang(overnight: Array, session: Array, rs: Array, n: int, min_obs: int
     `overnight` ln(o/c[-1]), `session` ln(c/o), `rs` the day's `rogers_satchell`.
     """
     k = 0.34 / (1.34 + (n + 1) / (n - 1))
-    inner = ts_var(overnight, n, min_obs) + k * ts_var(session, n, min_obs) + (1 - k) * ts_mean(rs, n, min_obs)
-    return np.sqrt(ANNUAL_DAYS * np.maximum(inner, 0))
+    parts = ts_var(overnight, n, min_obs), ts_var(session, n, min_obs), ts_mean(rs, n, min_obs)
+    return _annual_root(elementwise(lambda jump, day, drift: jump + k * day + (1 - k) * drift, *parts))
 
 
 _CS = "cross_section"
@@ -83,4 +95,5 @@ GROUP = Group(
     availability="T, after the close",
     columns=COLUMNS,
     compute=compute,
+    by_stock=True,
 )

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from atft_pipeline.panel.axes import Axes
-from atft_pipeline.panel.operators import event_account, gather, latest_events
+from atft_pipeline.panel.operators import event_account, gather, gather_column, latest_events
 from atft_pipeline.verdict import ContractBroken, Verdict
 
 Ints = NDArray[np.integer]
@@ -56,11 +56,21 @@ class AsOf:
         """[T, G] first trading day on which the cell's event could be used; NaT where none."""
         return np.append(self.days, np.datetime64("NaT", "D"))[self.index]
 
+    def only(self, cells: NDArray[np.bool_]) -> AsOf:
+        """The same join with no event where `cells` [T, G] is false."""
+        return replace(self, index=np.where(cells, self.index, np.int32(-1)))
+
     def take(self, values: NDArray[np.generic], max_staleness: int | None = None) -> NDArray[np.float64]:
         """Event values [E] on the panel, [T, G]; null where no event is known or it is older than `max_staleness`."""
         if max_staleness is None:
             return gather(values, self.index)
         return gather(values, self.index, self.staleness_td, max_staleness)
+
+    def column(self, values: NDArray[np.generic], max_staleness: int | None = None) -> NDArray[np.float32]:
+        """As `take`, in float32: for a column that holds the event values themselves."""
+        if max_staleness is None:
+            return gather_column(values, self.index)
+        return gather_column(values, self.index, self.staleness_td, max_staleness)
 
 
 _collected: ContextVar[list[Audit] | None] = ContextVar("_collected", default=None)

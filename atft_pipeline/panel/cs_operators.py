@@ -219,6 +219,14 @@ def group_take(table: NDArray[Any], group: Ids) -> Array:
     return out
 
 
+def group_column(table: NDArray[Any], group: Ids) -> NDArray[np.float32]:
+    """As `group_take`, in float32: for what becomes a column as it is, with half the memory to walk."""
+    values, ids = np.ascontiguousarray(table, np.float32), np.asarray(group)
+    out = np.empty(ids.shape, np.float32)
+    in_threads(lambda t0, t1: _taken(values, ids, out, t0, t1), len(out), 1, out.size)
+    return out
+
+
 def group_mean(x: NDArray[Any], group: Ids, where: Mask | None, min_obs: int, leave_one_out: bool = False) -> Array:
     """Mean of the cell's group on its date, [T, N]; null below `min_obs` contributing members.
 

@@ -8,8 +8,9 @@ import from `operators`.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ SMALL = 1 << 16
 """Cells below which a thread costs more than it saves."""
 PIECE = 1 << 15
 """Cells per piece: a few arrays of 256 KB stay in the second-level cache."""
+CREW = "operators"
+"""Names of the threads that work for an operator; an operator called by one of them runs in it."""
 SHARES = 8
 """Shares per core: dates differ in cost (early ones have fewer members), and a core may be taken for a while."""
 
@@ -37,12 +40,37 @@ def in_threads(
     An array of few `cells` is one call in the caller's thread. `shares` is how many calls a core makes at least.
     """
     workers = min(len(os.sched_getaffinity(0)), -(-length // step))
-    if cells < SMALL or workers < 2:
+    if cells < SMALL or workers < 2 or threading.current_thread().name.startswith(CREW):
         return [job(0, length)]
     share = -(-length // (workers * shares * step)) * step
-    with ThreadPoolExecutor(workers) as pool:  # made per call: an idle pool would not survive a fork
-        jobs = [pool.submit(job, first, min(first + share, length)) for first in range(0, length, share)]
-        return [done.result() for done in jobs]
+    pool = _crew.get(workers)
+    jobs = [pool.submit(job, first, min(first + share, length)) for first in range(0, length, share)]
+    wait(jobs)  # all of them, before an error of one lets go of the arrays
+    return [done.result() for done in jobs]
+
+
+class _Crew:
+    """The threads of `in_threads`, kept from call to call: to start them takes as long as a cheap operator.
+
+    A forked child has the object but none of its threads, and forgets it.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._making = threading.Lock()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def get(self, workers: int) -> ThreadPoolExecutor:
+        with self._making:
+            if workers not in self._pools:
+                self._pools[workers] = ThreadPoolExecutor(workers, thread_name_prefix=CREW)
+            return self._pools[workers]
+
+    def _forget(self) -> None:
+        self._pools, self._making = {}, threading.Lock()
+
+
+_crew = _Crew()
 
 
 def on_every_core(job: Callable[..., Made], *inputs: Iterable[Any]) -> list[Made]:
@@ -64,17 +92,23 @@ def divide(numerator: NDArray[np.generic] | float, denominator: NDArray[np.gener
 def past_change(x: NDArray[np.generic], k: int) -> Array:
     """x / (x k >= 0 rows earlier) - 1 in one pass over the memory; null on the first k rows and where `divide` is."""
 
-    def change(out: Array, above: NDArray[np.generic], below: NDArray[np.generic]) -> None:
-        np.divide(above, below, out=out)
-        np.copyto(out, np.nan, where=np.abs(below) <= EPS)
-        out -= 1.0
-
     values = np.ascontiguousarray(x, np.float64)
     first = min(k, len(values))
     out = np.empty(values.shape)
     out[:first] = np.nan
-    _by_pieces(change, values[first:], values[: len(values) - first], into=out[first:])
+    _by_pieces(_change, values[first:], values[: len(values) - first], into=out[first:])
     return out
+
+
+def relative(x: NDArray[np.generic], base: NDArray[np.generic]) -> Array:
+    """x / base - 1: `divide(x, base) - 1`, to the bit, in one pass over the memory."""
+    return _by_pieces(_change, np.asarray(x), np.asarray(base))
+
+
+def _change(out: Array, above: NDArray[np.generic], below: NDArray[np.generic]) -> None:
+    np.divide(above, below, out=out, dtype=np.float64)
+    np.copyto(out, np.nan, where=np.abs(np.asarray(below, np.float64)) <= EPS)
+    out -= 1.0
 
 
 def log(x: NDArray[np.generic]) -> Array:
@@ -98,6 +132,18 @@ def where_known(condition: NDArray[np.bool_], *inputs: NDArray[np.generic]) -> A
     return _by_pieces(flag, np.asarray(condition), *(np.asarray(value) for value in inputs))
 
 
+def where(
+    condition: NDArray[np.bool_], x: NDArray[np.generic] | float, other: NDArray[np.generic] | float = np.nan
+) -> Array:
+    """x where the condition holds, else `other`, by default null; on every core."""
+
+    def choose(out: Array, holds: NDArray[np.generic], given: NDArray[np.generic], rest: NDArray[np.generic]) -> None:
+        out[...] = rest
+        np.copyto(out, given, where=np.asarray(holds, np.bool_))
+
+    return _by_pieces(choose, np.asarray(condition), np.asarray(x), np.asarray(other))
+
+
 def elementwise(formula: Callable[..., NDArray[np.generic]], *inputs: NDArray[np.generic]) -> Array:
     """formula(*inputs), made of element-wise numpy operations alone, on every core and in cache-sized pieces.
 
@@ -105,7 +151,10 @@ def elementwise(formula: Callable[..., NDArray[np.generic]], *inputs: NDArray[np
     """
 
     def write(out: Array, *values: NDArray[np.generic]) -> None:
-        out[...] = formula(*values)
+        if isinstance(formula, np.ufunc) and formula.nout == 1:
+            formula(*values, out=out, dtype=np.float64)
+        else:
+            out[...] = formula(*values)
 
     return _by_pieces(write, *(np.asarray(value) for value in inputs))
 
@@ -133,15 +182,47 @@ def gather(
     values: NDArray[np.generic], index: NDArray[np.int32], age: NDArray[np.int32] | None = None, oldest: int = 0
 ) -> Array:
     """values [E] at positions [T, N]; null where the position is negative, or its `age` [T, N] is above `oldest`."""
-    source = np.ascontiguousarray(values, np.float64)
     out = np.empty(index.shape)
+    _gather(np.ascontiguousarray(values, np.float64), index, age, oldest, out)
+    return out
+
+
+def gather_column(
+    values: NDArray[np.generic], index: NDArray[np.int32], age: NDArray[np.int32] | None = None, oldest: int = 0
+) -> NDArray[np.float32]:
+    """As `gather`, in float32: for what becomes a column as it is, with half the memory to walk."""
+    out = np.empty(index.shape, np.float32)
+    _gather(np.ascontiguousarray(values, np.float32), index, age, oldest, out)
+    return out
+
+
+def _gather(
+    values: NDArray[np.floating], index: NDArray[np.int32], age: NDArray[np.int32] | None, oldest: int,
+    out: NDArray[np.floating],
+) -> None:  # fmt: skip
     ages = index if age is None else age
     limit = np.iinfo(np.int32).max if age is None else oldest
 
     def take(first: int, end: int) -> None:
-        _gathered(source, index[first:end], ages[first:end], limit, out[first:end])
+        _gathered(values, index[first:end], ages[first:end], limit, out[first:end])
 
     in_threads(take, len(out), 1, out.size)
+
+
+def scatter(values: Array, cell: NDArray[np.int64], into: Array) -> None:
+    """Write values [E] to the flat positions `cell` [E] of `into`, no two of them the same, on every core."""
+    flat = into.reshape(-1)
+
+    def put(first: int, end: int) -> None:
+        _scattered(values[first:end], cell[first:end], flat)
+
+    in_threads(put, len(cell), 1, len(cell))
+
+
+def pick_cells(values: Array, cell: NDArray[np.int64]) -> Array:
+    """The values at the flat positions `cell` [E], on every core."""
+    flat, out = np.ascontiguousarray(values).reshape(-1), np.empty(len(cell))
+    in_threads(lambda first, end: _picked(flat, cell[first:end], out[first:end]), len(cell), 1, len(cell))
     return out
 
 
@@ -165,6 +246,18 @@ def _gathered(values, index, age, oldest, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _scattered(values, cell, into):  # type: ignore[no-untyped-def]
+    for i in range(len(cell)):
+        into[cell[i]] = values[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _picked(values, cell, out):  # type: ignore[no-untyped-def]
+    for i in range(len(cell)):
+        out[i] = values[cell[i]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _masked(x, listed, out):  # type: ignore[no-untyped-def]
     step = 1 if x.shape[1] == out.shape[1] else 0
     infinite = 0
@@ -177,11 +270,11 @@ def _masked(x, listed, out):  # type: ignore[no-untyped-def]
 
 
 def _by_pieces(operation: Callable[..., None], *inputs: NDArray[np.generic], into: Array | None = None) -> Array:
-    """operation(out, *inputs) over pieces of rows of the broadcast shape."""
+    """operation(out, *inputs) over pieces of rows of the broadcast shape, [T, N] or [E]."""
     shape = np.broadcast_shapes(*(value.shape for value in inputs))
     out = np.empty(shape) if into is None else into
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if len(shape) < 2 or out.size < SMALL:
+        if not shape or out.size < SMALL:
             operation(out, *inputs)
             return out
     rows = shape[0]

@@ -1,7 +1,7 @@
 """The operator vocabulary in which features are written: ts_* along dates, cs_* across stocks, group_* inside a group.
 
 This is the only door to the compiled kernels: the modules named *_operators hold them, everyone imports from here. The
-element-wise ones (divide, log, where_known) give null where a formula has no value, instead of an infinity.
+element-wise ones (divide, relative, log, where_known) give null where a formula has no value, instead of an infinity.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from atft_pipeline.panel.cs_operators import (
     cs_std,
     cs_sum,
     cs_zscore,
+    group_column,
     group_count_table,
     group_mean,
     group_rank,
@@ -23,12 +24,19 @@ from atft_pipeline.panel.cs_operators import (
     group_take,
 )
 from atft_pipeline.panel.element_operators import (
+    SMALL,
     Array,
     divide,
     elementwise,
     gather,
+    gather_column,
+    in_threads,
     log,
     on_listed,
+    pick_cells,
+    relative,
+    scatter,
+    where,
     where_known,
 )
 from atft_pipeline.panel.event_operators import (
@@ -71,6 +79,7 @@ from atft_pipeline.panel.window_operators import EPS
 
 __all__ = [
     "EPS",
+    "SMALL",
     "Array",
     "CorrelationGraph",
     "correlation_graph",
@@ -86,18 +95,24 @@ __all__ = [
     "elementwise",
     "event_account",
     "gather",
+    "gather_column",
+    "group_column",
     "group_count_table",
     "group_mean",
     "group_rank",
     "group_sum_table",
     "group_table",
     "group_take",
+    "in_threads",
     "largest_over_rows",
     "latest_events",
     "log",
     "nearest_over_rows",
     "on_listed",
+    "pick_cells",
+    "relative",
     "running_count",
+    "scatter",
     "sum_over_rows",
     "ts_beta",
     "ts_change",
@@ -124,5 +139,6 @@ __all__ = [
     "ts_sum",
     "ts_var",
     "ts_zscore",
+    "where",
     "where_known",
 ]

@@ -238,11 +238,11 @@ def _column(place):  # type: ignore[no-untyped-def]
 def _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, best, floor):  # type: ignore[no-untyped-def]
     """Fill the out-edges `best` of all n stocks on each date, computing every pair once.
 
-    `floor` is what a correlation must reach to enter a stock's list: most pairs enter neither and are passed over.
+    `floor` is what a correlation must reach to enter a stock's list: most pairs enter neither on any date of the block
+    and are passed over after one look at all of them.
     """
     sums = np.empty((6, dates + 1, ROWS * LANES), np.float32)
-    rho, flags = np.empty(LANES, np.float32), np.zeros(LANES + 8, np.uint8)
-    eights = flags.view(np.uint64)  # eight flags are looked at in one comparison
+    rho, above = np.empty((dates, LANES), np.float32), np.empty(LANES, np.float32)
     best[:n], floor[:, :n] = 0, least
     slope, offset = terms[_SLOPE], terms[_OFFSET]
     j0 = 0
@@ -258,28 +258,29 @@ def _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, 
                 last = 1 if j1 <= plain else 3
             for s in range(last):
                 _dots(series[LEFT[s]], series[RIGHT[s]], i0, j0, j1, rows, dates, sums[s])
-            for d in range(dates):
-                for m in range(min(ROWS, n - i0)):
-                    i = i0 + m
-                    products, enter, mine = sums[0, d, m * LANES : m * LANES + w], floor[d, j0:j1], floor[d, i]
+            for m in range(min(ROWS, n - i0)):
+                i = i0 + m
+                above[:w] = -ONE
+                for d in range(dates):
+                    products, found = sums[0, d, m * LANES : m * LANES + w], rho[d, :w]
                     a, b, slopes, offsets = slope[d, i], offset[d, i], slope[d, j0:j1], offset[d, j0:j1]
                     for j in range(w):
-                        rho[j] = products[j] * (a * slopes[j]) - b * offsets[j]
+                        found[j] = products[j] * (a * slopes[j]) - b * offsets[j]
                     if last > 1:
-                        _on_common_days(sums, d, m * LANES, i, j0, w, whole, terms, min_obs, rho)
+                        _on_common_days(sums, d, m * LANES, i, j0, w, whole, terms, min_obs, found)
+                    enter, mine = floor[d, j0:j1], floor[d, i]
                     for j in range(w):
-                        flags[j] = rho[j] >= min(mine, enter[j])
-                    flags[w : w + 8] = 0
-                    for word in range(-(-w // 8)):
-                        if eights[word] == 0:
-                            continue
-                        for j in range(8 * word, 8 * word + 8):
-                            if flags[j] and j0 + j > i:
-                                r = min(rho[j], ONE)
-                                if r >= floor[d, i]:
-                                    _offer(best[i, d], floor[d], i, r, column[j0 + j], least)
-                                if r >= floor[d, j0 + j]:
-                                    _offer(best[j0 + j, d], floor[d], j0 + j, r, column[i], least)
+                        needed = mine if mine < enter[j] else enter[j]
+                        more = found[j] - needed
+                        above[j] = more if more > above[j] else above[j]
+                for j in range(w):
+                    if above[j] >= ZERO and j0 + j > i:  # on some date; one pair in a hundred
+                        for d in range(dates):
+                            r = min(rho[d, j], ONE)
+                            if r >= floor[d, i]:
+                                _offer(best[i, d], floor[d], i, r, column[j0 + j], least)
+                            if r >= floor[d, j0 + j]:
+                                _offer(best[j0 + j, d], floor[d], j0 + j, r, column[i], least)
         j0 = j1
 
 

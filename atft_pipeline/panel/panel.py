@@ -23,7 +23,19 @@ from atft_pipeline.panel.axes import Axes
 from atft_pipeline.panel.build import IDS, QUOTES, dense_arrays
 from atft_pipeline.panel.element_operators import on_every_core
 from atft_pipeline.panel.ids import UNIVERSE_MARKETS, UNIVERSE_SECTORS
-from atft_pipeline.panel.operators import Array, cs_clip, divide, log, ts_change, ts_cumprod, ts_lag, ts_mean, ts_std
+from atft_pipeline.panel.operators import (
+    Array,
+    cs_clip,
+    cs_sum,
+    divide,
+    elementwise,
+    log,
+    ts_change,
+    ts_cumprod,
+    ts_lag,
+    ts_mean,
+    ts_std,
+)
 from atft_pipeline.settings import ANNUAL_DAYS
 
 Ids = NDArray[np.int8]
@@ -31,6 +43,7 @@ Mask = NDArray[np.bool_]
 
 VERSION = 1
 
+MARKET_TURNOVER = ("market_turnover", 1)
 SHARED_RETURNS = (1, 5, 20)
 """Rows of the simple returns that several groups read; each that is kept takes 86 MB of a full market."""
 
@@ -117,7 +130,11 @@ class Panel:
 
     def vol_cc(self, n: int, min_obs: int) -> Array:
         """Annualised standard deviation of the daily log return over n rows."""
-        return self._keep("vol_cc", n, lambda: ts_std(self.logret_1d, n, min_obs) * np.sqrt(ANNUAL_DAYS), min_obs)
+
+        def annualised() -> Array:
+            return elementwise(lambda sd: sd * np.sqrt(ANNUAL_DAYS), ts_std(self.logret_1d, n, min_obs))
+
+        return self._keep("vol_cc", n, annualised, min_obs)
 
     @property
     def clipped_ret_1d(self) -> Array:
@@ -142,7 +159,19 @@ class Panel:
     @property
     def log_adv_20(self) -> Array:
         """ln(1 + adv20)."""
-        return self._keep("log_adv", 20, lambda: np.log1p(self.adv20))
+        return self._keep("log_adv", 20, lambda: elementwise(np.log1p, self.adv20))
+
+    @property
+    def market_turnover(self) -> Array:
+        """The universe's turnover in yen, [T]."""
+        return self._keep(*MARKET_TURNOVER, lambda: cs_sum(self.turnover, self.universe))
+
+    def stocks(self, first: int, end: int) -> Panel:
+        """The panel of the stocks in columns first..end-1, as views; what is of the whole market stays that."""
+        axes, cut = self.axes, {name: getattr(self, name)[:, first:end] for name in (*QUOTES, *IDS)}
+        part = Panel(Axes(axes.dates, axes.codes[first:end], axes.listed[:, first:end]), self.calendar, **cut)
+        part._keep(*MARKET_TURNOVER, lambda: self.market_turnover)
+        return part
 
     def _keep(self, name: str, rows: int, make: Callable[[], Array], min_obs: int = 0) -> Array:
         """A series that several groups read, made once. Everything that it depends on belongs in the key."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-BLOCK = 64
-"""Stocks per inner loop: eight AVX-512 registers, and the spans of a window of 250 rows fit second-level cache."""
+BLOCK = 128
+"""Stocks per inner loop: sixteen AVX-512 registers; what is kept of a window of 250 rows fits second-level cache."""
 
 EPS = 1e-12
 """Denominators and standard deviations at or below this count as zero."""
@@ -64,19 +64,36 @@ def _merge_fold(ring, a, b, o, mode):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _merge_moments(ring, a, b, o, mode):  # type: ignore[no-untyped-def]
-    """State: count, origin p, and the sums of x - p, its square and its cube; b holds the older rows."""
-    for j in range(BLOCK):
-        na, nb, pa, pb = ring[a, j], ring[b, j], ring[a, BLOCK + j], ring[b, BLOCK + j]
-        sb = ring[b, 2 * BLOCK + j]
-        d = pb - pa if na > 0.0 and nb > 0.0 else 0.0
-        shift = nb * d
-        ring[o, j] = na + nb
-        ring[o, BLOCK + j] = pa if na > 0.0 else pb
-        ring[o, 2 * BLOCK + j] = ring[a, 2 * BLOCK + j] + (sb + shift)
-        if mode != MEAN:
+    """State: count, origin p, and the sums of x - p, its square and its cube, as far as the mode needs them; b holds
+    the older rows."""
+    if mode == MEAN:  # a loop of its own for each: one with conditions runs at half the speed
+        for j in range(BLOCK):
+            na, nb, pa, pb = ring[a, j], ring[b, j], ring[a, BLOCK + j], ring[b, BLOCK + j]
+            d = pb - pa if na > 0.0 and nb > 0.0 else 0.0
+            ring[o, j] = na + nb
+            ring[o, BLOCK + j] = pa if na > 0.0 else pb
+            ring[o, 2 * BLOCK + j] = ring[a, 2 * BLOCK + j] + (ring[b, 2 * BLOCK + j] + nb * d)
+    elif mode != SKEW:
+        for j in range(BLOCK):
+            na, nb, pa, pb = ring[a, j], ring[b, j], ring[a, BLOCK + j], ring[b, BLOCK + j]
+            sb = ring[b, 2 * BLOCK + j]
+            d = pb - pa if na > 0.0 and nb > 0.0 else 0.0
+            shift = nb * d
+            ring[o, j] = na + nb
+            ring[o, BLOCK + j] = pa if na > 0.0 else pb
+            ring[o, 2 * BLOCK + j] = ring[a, 2 * BLOCK + j] + (sb + shift)
             ring[o, 3 * BLOCK + j] = ring[a, 3 * BLOCK + j] + (ring[b, 3 * BLOCK + j] + d * (2.0 * sb + shift))
-        if mode == SKEW:
-            cube = ring[b, 4 * BLOCK + j] + d * (3.0 * ring[b, 3 * BLOCK + j] + d * (3.0 * sb + shift))
+    else:
+        for j in range(BLOCK):
+            na, nb, pa, pb = ring[a, j], ring[b, j], ring[a, BLOCK + j], ring[b, BLOCK + j]
+            sb, qb = ring[b, 2 * BLOCK + j], ring[b, 3 * BLOCK + j]
+            d = pb - pa if na > 0.0 and nb > 0.0 else 0.0
+            shift = nb * d
+            ring[o, j] = na + nb
+            ring[o, BLOCK + j] = pa if na > 0.0 else pb
+            ring[o, 2 * BLOCK + j] = ring[a, 2 * BLOCK + j] + (sb + shift)
+            ring[o, 3 * BLOCK + j] = ring[a, 3 * BLOCK + j] + (qb + d * (2.0 * sb + shift))
+            cube = ring[b, 4 * BLOCK + j] + d * (3.0 * qb + d * (3.0 * sb + shift))
             ring[o, 4 * BLOCK + j] = ring[a, 4 * BLOCK + j] + cube
 
 
@@ -141,7 +158,8 @@ def fold(x, out, n, min_obs, mode, j0, j1):  # type: ignore[no-untyped-def]
 def moments(x, out, n, min_obs, mode, ddof, j0, j1):  # type: ignore[no-untyped-def]
     """Mean, variance, skewness, or the newest value's z-score in each window."""
     levels, mask, first, offset = _plan(n)
-    ring = np.zeros((first[levels] + 3, 5 * BLOCK))
+    states = 3 if mode == MEAN else (5 if mode == SKEW else 4)
+    ring = np.zeros((first[levels] + 3, states * BLOCK))
     empty = first[levels]
     for b in range(j0, j1, BLOCK):
         w = min(BLOCK, j1 - b)
@@ -169,25 +187,29 @@ def moments(x, out, n, min_obs, mode, ddof, j0, j1):  # type: ignore[no-untyped-
                     target = empty + 2 if whole == empty + 1 else empty + 1
                     _merge_moments(ring, whole, span, target, mode)
                     whole = target
-            _finish_moments(ring[whole], row, out[t, b : b + w], min_obs, mode, ddof)
+            _finish_moments(ring, whole, row, out[t, b : b + w], min_obs, mode, ddof)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _finish_moments(acc, row, out, min_obs, mode, ddof):  # type: ignore[no-untyped-def]
+def _finish_moments(ring, o, row, out, min_obs, mode, ddof):  # type: ignore[no-untyped-def]
+    if mode == MEAN:
+        for j in range(len(out)):
+            c = ring[o, j]
+            y = ring[o, BLOCK + j] + ring[o, 2 * BLOCK + j] / max(c, 1.0)
+            out[j] = y if c >= min_obs and c > ddof else np.nan
+        return
     for j in range(len(out)):
-        c, s, q = acc[j], acc[2 * BLOCK + j], acc[3 * BLOCK + j]
+        c, s, q = ring[o, j], ring[o, 2 * BLOCK + j], ring[o, 3 * BLOCK + j]
         mean = s / max(c, 1.0)
         m2 = max(q - s * mean, 0.0)
         enough = c >= min_obs and c > ddof
         y = np.nan
-        if mode == MEAN:
-            y = acc[BLOCK + j] + mean
-        elif mode == VAR:
+        if mode == VAR:
             y = m2 / max(c - ddof, 1.0)
         elif mode == SKEW:
             variance = m2 / max(c, 1.0)
             sd = np.sqrt(variance)
-            m3 = acc[4 * BLOCK + j] - mean * (3.0 * q - 2.0 * s * mean)
+            m3 = ring[o, 4 * BLOCK + j] - mean * (3.0 * q - 2.0 * s * mean)
             y = m3 / max(c, 1.0) / (variance * sd) if sd > EPS else np.nan
         else:
             sd = np.sqrt(m2 / max(c - ddof, 1.0))

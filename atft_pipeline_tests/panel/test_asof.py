@@ -116,3 +116,15 @@ def test_no_events_give_no_values(axes: Axes) -> None:
     joined = as_of(pl.Series([], dtype=pl.Date), pl.Series([], dtype=pl.Int64), axes)
     assert (joined.index == -1).all() and joined.audit.rows_inspected == 0
     assert np.isnan(joined.take(np.array([]))).all()
+
+
+def test_only_some_cells_know_their_event(axes: Axes) -> None:
+    joined = as_of(days("2024-01-04", "2024-01-04"), np.array([0, 1]), axes)
+    cells = np.ones((5, 2), np.bool_)
+    cells[1:3, 0] = False
+    limited = joined.only(cells)
+    np.testing.assert_array_equal(limited.index, [[0, 1], [-1, 1], [-1, 1], [0, 1], [0, 1]])
+    values = np.array([1.5, 2.5])
+    np.testing.assert_array_equal(limited.take(values), np.where(cells, joined.take(values), np.nan))
+    np.testing.assert_array_equal(limited.column(values), limited.take(values).astype(np.float32))
+    np.testing.assert_array_equal(joined.column(values, 2), joined.take(values, 2).astype(np.float32))
