@@ -166,7 +166,7 @@ def _recent_revision(notices: pl.DataFrame, panel: Panel) -> Array:
     revisions = _revisions(notices, panel)
     joined = as_of(revisions["available"], revisions["stock"], panel.axes)
     recent = joined.take(revisions["change"].to_numpy(), REVISION_DAYS)
-    return elementwise(np.nan_to_num, recent)
+    return elementwise(lambda change: np.where(np.isnan(change), 0.0, change), recent)
 
 
 def _revision_signs(notices: pl.DataFrame, panel: Panel) -> Array:

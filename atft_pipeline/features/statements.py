@@ -40,9 +40,6 @@ STEPPING = (
 """Columns that change at events only, in contract order up to the first daily one."""
 
 
-Named = tuple[str, NDArray[np.floating]]
-
-
 def compute(inputs: Inputs) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield the group's columns; see `COLUMNS` for the formulas."""
     panel = inputs.panel
