@@ -16,7 +16,6 @@ squares. With --folder, markets are kept and found again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -33,11 +32,12 @@ from typing import Any
 import numpy as np
 from oracle import (
     MACHINE,
-    Job,
     dataset_to_panel,
     evaluation_data,
     figures,
     market_to_dataset,
+    options,
+    scores_on,
     trainer_of,
 )
 
@@ -51,9 +51,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "inputs_99": {},
     "highway_alone": {},
 }
-PRICE_GROUPS = ("meta", "px", "ret", "vol", "ta", "liq", "evt", "cal", "xs")
-"""Groups of the 99 inputs that need no other table than bars and master."""
-SETTINGS = {"mc_samples": "0", "dates_per_step": "16"}
+SETTINGS = {"mc_samples": "0", "dates_per_epoch": "240"}
 DELAY = 1
 COST_ONE_WAY = 0.001
 BOOK_HORIZON = 5
@@ -74,10 +72,8 @@ class Task:
     settings: Mapping[str, str]
 
     @property
-    def job(self) -> Job:
-        """The training as the oracle benchmark knows it."""
-        lake = self.lakes["99" if self.variant == "inputs_99" else "all"]
-        return Job("", self.seed, 0, 0, self.preset, {}, lake.parent, lake.name)
+    def lake(self) -> Path:
+        return self.lakes["99" if self.variant == "inputs_99" else "all"]
 
 
 def prepare(folder: Path, plant: str, seed: int, stocks: int, days: int) -> dict[str, Path]:
@@ -85,6 +81,7 @@ def prepare(folder: Path, plant: str, seed: int, stocks: int, days: int) -> dict
     from atft_pipeline.dataset.training_panel import panel_dir
     from atft_pipeline.features import catalog
 
+    base = {group.name for group in catalog.GROUPS if group.tier == "base"}
     whole = folder / f"ablations-{plant}-{seed}-{stocks}x{days}"
     lakes = {"all": whole, "99": whole.with_name(f"{whole.name}-99")}
     if (whole / "ready").exists():
@@ -92,9 +89,7 @@ def prepare(folder: Path, plant: str, seed: int, stocks: int, days: int) -> dict
     for lake in lakes.values():
         shutil.rmtree(lake, ignore_errors=True)
     market_to_dataset(whole, plant, seed, stocks, days)
-    dataset_to_panel(
-        whole, [c.name for c in catalog.columns("standard") if c.role == "feature" and c.group in PRICE_GROUPS]
-    )
+    dataset_to_panel(whole, [c.name for c in catalog.columns("standard") if c.role == "feature" and c.group in base])
     lakes["99"].mkdir()
     shutil.move(panel_dir(whole), panel_dir(lakes["99"]))
     shutil.copytree(whole / "market", lakes["99"] / "market")
@@ -116,14 +111,12 @@ def work(task: Task) -> tuple[Task, Rows, Series]:
     from atft_pipeline.training.panel_data import load_panel
     from atft_pipeline.training.runs import open_run
 
-    job = task.job
+    lake = task.lake
     settings = {**SETTINGS, **VARIANTS[task.variant], **task.settings}
     config = TrainingConfig.resolve(task.preset, env={}).with_settings(settings)
-    folder = open_run(
-        job.lake / "runs" / task.variant, load_panel(job.lake / "training_panel", verify=False).hash, config
-    )
-    trainer, data = trainer_of(job, config, folder), evaluation_data(job.lake)
-    oracle = load_oracle(job.lake / "market", data.dates, data.codes, data.delays, data.horizons)
+    folder = open_run(lake / "runs" / task.variant, load_panel(lake / "training_panel", verify=False).hash, config)
+    trainer, data = trainer_of(lake, config, folder), evaluation_data(lake)
+    oracle = load_oracle(lake / "market", data.dates, data.codes, data.delays, data.horizons)
     rows, series = Rows(), Series()
 
     def keep(name: str, scores: np.ndarray, **more: object) -> None:
@@ -137,12 +130,12 @@ def work(task: Task) -> tuple[Task, Rows, Series]:
     if task.variant == "whole":
         for phase in trainer.phases:
             trainer.load_result(checkpoint.load(folder.checkpoint(phase.number, "best"), trainer.device))
-            keep(f"P{phase.number}", scores_of(trainer), windows_per_s=speed(trainer, phase.number))
-        rivals = rival_scores_of(data, scores_of(trainer))
+            keep(f"P{phase.number}", scores_on(trainer, PARTS), windows_per_s=speed(trainer, phase.number))
+        rivals = rival_scores_of(data, scores_on(trainer, PARTS))
         for name, scores in rivals.items():
             keep(name, scores)
     else:
-        keep(task.variant, scores_of(trainer), windows_per_s=speed(trainer, trainer.phases[-1].number))
+        keep(task.variant, scores_on(trainer, PARTS), windows_per_s=speed(trainer, trainer.phases[-1].number))
     return task, rows, series
 
 
@@ -151,16 +144,7 @@ def highway_alone(trainer: Any) -> np.ndarray:
     trainer._start_highway(trainer.phases[0])
     trainer._start_highway(next(phase for phase in trainer.phases if phase.graph))
     trainer.model.heads.quieten(0.0)
-    return scores_of(trainer)
-
-
-def scores_of(trainer: Any) -> np.ndarray:
-    """[T, N, H] on the validation and test dates, NaN elsewhere."""
-    filled = np.full((*trainer.panel.returns.shape, len(trainer.panel.horizons)), np.nan)
-    for part in PARTS:
-        dates = trainer.panel.part(part)
-        filled[dates.start : dates.stop] = trainer._score(dates)[0]
-    return filled
+    return scores_on(trainer, PARTS)
 
 
 def rival_scores_of(data: Any, own: np.ndarray) -> dict[str, np.ndarray]:
@@ -241,16 +225,9 @@ def over_seeds(by_seed: Sequence[Rows]) -> Rows:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stocks", type=int, default=400)
-    parser.add_argument("--days", type=int, default=1200)
-    parser.add_argument("--seeds", default="2,3")
+    parser = options(__doc__, seeds="2,3")
     parser.add_argument("--plant", default="demo")
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--preset", default="demo")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     settings = dict(text.split("=", 1) for text in chosen.set)

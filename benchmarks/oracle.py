@@ -60,11 +60,10 @@ class Job:
     preset: str
     settings: Mapping[str, str]
     folder: Path
-    name: str = ""
 
     @property
     def lake(self) -> Path:
-        return self.folder / (self.name or f"{self.plant}-{self.seed}-{self.stocks}x{self.days}")
+        return self.folder / f"{self.plant}-{self.seed}-{self.stocks}x{self.days}"
 
 
 def first_day(days: int) -> date:
@@ -142,13 +141,13 @@ def work(job: Job) -> dict[str, Any]:
 
     config = TrainingConfig.resolve(job.preset, env={}).with_settings({**SETTINGS, **job.settings})
     folder = open_run(job.lake / "runs", load_panel(job.lake / "training_panel", verify=False).hash, config)
-    trainer, began = trainer_of(job, config, folder), time.monotonic()
+    trainer, began = trainer_of(job.lake, config, folder), time.monotonic()
     result = trainer.train()
     trained = time.monotonic() - began
     data = evaluation_data(job.lake)
     oracle = load_oracle(job.lake / "market", data.dates, data.codes, data.delays, data.horizons)
     assert oracle is not None
-    scores = {"model": test_scores(trainer), **rival_test_scores(job, data, config.delay)}
+    scores = {"model": scores_on(trainer, ("test",)), **rival_test_scores(job, data, config.delay)}
     if job.plant in GRAPH_OFF:
         before = [phase.number for phase in trainer.phases if not phase.graph][-1]
         scores["without_graph"] = scores_with(trainer, folder.checkpoint(before, "best"))
@@ -208,13 +207,14 @@ def rival_test_scores(job: Job, data: Any, delay: int) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def trainer_of(job: Job, config: Any, folder: Any) -> Any:
+def trainer_of(lake: Path, config: Any, folder: Any) -> Any:
+    """A trainer on a lake's panel, without the supervisor around it."""
     from atft_pipeline.training.engine import Trainer
     from atft_pipeline.training.monitor import Heartbeat
     from atft_pipeline.training.panel_data import load_panel
 
-    panel = load_panel(job.lake / "training_panel", verify=False)
-    quiet = Lines((job.lake / "training.log").open("a"))
+    panel = load_panel(lake / "training_panel", verify=False)
+    quiet = Lines((lake / "training.log").open("a"))
     return Trainer(config, panel, folder, quiet, Heartbeat(folder.path / "heartbeat.json", 60), threading.Event())
 
 
@@ -222,15 +222,15 @@ def scores_with(trainer: Any, path: Path) -> np.ndarray:
     from atft_pipeline.training import checkpoint
 
     trainer.load_result(checkpoint.load(path, trainer.device))
-    return test_scores(trainer)
+    return scores_on(trainer, ("test",))
 
 
-def test_scores(trainer: Any) -> np.ndarray:
-    """[T, N, H], NaN outside the test dates."""
-    dates = trainer.panel.part("test")
-    scores = trainer._score(dates)[0]
-    filled = np.full((len(trainer.panel.dates), *scores.shape[1:]), np.nan)
-    filled[dates.start : dates.stop] = scores
+def scores_on(trainer: Any, parts: Sequence[str]) -> np.ndarray:
+    """[T, N, H] on the dates of the parts, NaN elsewhere."""
+    filled = np.full((*trainer.panel.returns.shape, len(trainer.panel.horizons)), np.nan)
+    for part in parts:
+        dates = trainer.panel.part(part)
+        filled[dates.start : dates.stop] = trainer._score(dates)[0]
     return filled
 
 
@@ -240,10 +240,10 @@ def random_edge_scores(job: Job, config: Any, folder: Any) -> np.ndarray:
 
     copy = RunFolder(folder.path.parent / f"{folder.run_id}-random", folder.run_id, folder.hashes)
     shutil.rmtree(copy.path, ignore_errors=True)
-    phases = trainer_of(job, config, folder).phases
+    phases = trainer_of(job.lake, config, folder).phases
     for number in (phase.number for phase in phases if not phase.graph):
         shutil.copytree(folder.path / "ckpt" / f"phase{number}", copy.path / "ckpt" / f"phase{number}")
-    trainer = trainer_of(job, config, copy)
+    trainer = trainer_of(job.lake, config, copy)
     store = trainer.graphs
     drawn = store.graph
 
@@ -257,7 +257,7 @@ def random_edge_scores(job: Job, config: Any, folder: Any) -> np.ndarray:
     store.graph = shuffled
     result = trainer.train()
     trainer.load_result(result)
-    return test_scores(trainer)
+    return scores_on(trainer, ("test",))
 
 
 def against(data: Any, scores: np.ndarray, oracle: Any, delay: int) -> dict[str, float | None]:
@@ -309,16 +309,22 @@ def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None, seeds: str) -> argparse.ArgumentParser:
+    """What a benchmark that trains on markets of its own is asked for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stocks", type=int, default=400)
     parser.add_argument("--days", type=int, default=1200)
-    parser.add_argument("--seeds", default="2,3,4")
-    parser.add_argument("--plants", default=",".join(PLANTS))
+    parser.add_argument("--seeds", default=seeds)
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path)
+    return parser
+
+
+def main() -> int:
+    parser = options(__doc__, seeds="2,3,4")
+    parser.add_argument("--plants", default=",".join(PLANTS))
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     settings = dict(text.split("=", 1) for text in chosen.set)

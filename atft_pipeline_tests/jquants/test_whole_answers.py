@@ -107,5 +107,7 @@ def test_the_first_day_of_a_month_is_held_against_the_last_of_the_month_before()
 
 
 def test_contracts_without_a_known_end_demand_nothing() -> None:
-    rows = pl.concat([Chain().day(9), Chain().day(10, lost=9)]).with_columns(LTD=pl.lit(None, pl.Date))
-    require_standing(OPTIONS, rows)
+    rows = pl.concat([Chain().day(9), Chain().day(10, lost=9)])
+    with pytest.raises(IncompleteError, match="1 of 10 contracts"):
+        require_standing(OPTIONS, rows)
+    require_standing(OPTIONS, rows.with_columns(LTD=pl.lit(None, pl.Date)))
