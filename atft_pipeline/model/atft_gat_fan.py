@@ -16,7 +16,7 @@ from atft_pipeline.model.forecasters import ReturnForecasters
 from atft_pipeline.model.fusion import Fusion
 from atft_pipeline.model.graph_attention import GraphAttention
 from atft_pipeline.model.heads import Heads
-from atft_pipeline.model.highway import Highway, neighbour_means
+from atft_pipeline.model.highway import RETURN_DAYS, Highway, neighbour_means
 from atft_pipeline.model.norm import AdaptiveNorm
 from atft_pipeline.model.student import StudentHeads
 from atft_pipeline.model.temporal import StaticContext, Temporal
@@ -44,7 +44,7 @@ class ATFTGATFAN(nn.Module):
         self.fusion = Fusion(c.hidden)
         self.heads = Heads(c.hidden, len(c.horizons), len(c.quantiles), c.dropout)
         self.highway = Highway(
-            c.n_features, c.spectral, len(c.horizons), c.sequence_length, c.highway_waves, c.highway_pairs
+            c.n_features, c.spectral, len(c.horizons), c.sequence_length, c.highway_waves, c.highway_products
         )
         self.student = StudentHeads(c.hidden, len(c.horizons)) if c.student_t else None
         self.pair_chunk = c.pair_chunk
@@ -156,13 +156,17 @@ class ATFTGATFAN(nn.Module):
 
     def highway_terms(self, block: Block) -> Tensor:
         """[m, width]: what the highway weighs. The neighbours' terms are zero while the graph is off."""
-        newest = self._newest(block)
-        own = newest[:, self.selection.spectral]
+        newest, windows = self._newest(block), self._spectral_windows(block)
         if self.uses_graph and block.edge_index.shape[1] > 0:
-            neighbours = neighbour_means(own, block.edge_index, block.edge_attr[:, 0])
+            days = self.config.sequence_length - 1 - torch.arange(RETURN_DAYS, device=block.x.device)
+            rows = self._window_rows(block)[days].t()  # [m, RETURN_DAYS], the newest first
+            returns = block.x[..., self.config.return_channel].flatten().float()[rows]
+            shown = torch.cat([newest[:, self.selection.spectral], returns[:, 1:]], 1)
+            means = neighbour_means(shown, block.edge_index, block.edge_attr[:, 0])
+            neighbours = torch.cat([means, returns], 1)
         else:
-            neighbours = torch.zeros_like(own)
-        return self.highway.terms(newest, self._spectral_windows(block), neighbours)
+            neighbours = newest.new_zeros(len(newest), self.highway.peers.stop - self.highway.peers.start)
+        return self.highway.terms(newest, windows, neighbours)
 
     def _spectral_windows(self, block: Block) -> Tensor:
         """[m, T, channels]: every pair's window of the spectral features."""

@@ -46,8 +46,8 @@ class ModelConfig:
     """Whether each horizon has a Student-t head beside its score and quantiles."""
     highway_waves: int = 4
     """Periods T/1 .. T/waves that the highway reads in the window of each spectral feature."""
-    highway_pairs: int = 32
-    """Products of two features that the highway has room for."""
+    highway_products: int = 8
+    """Products of two sums of features that the highway has room for."""
     row_chunk: int = 256
     """Rows of variable selection in work at once: few enough to stay in a processor's cache; a GPU wants thousands."""
     pair_chunk: int = 0

@@ -7,11 +7,13 @@ Temporal Patterns with Deep Neural Networks", section 3.5) and leaves the networ
 - the newest row;
 - the slow waves in the window of each spectral feature: its Fourier coefficients, which tell a level and where in a
   cycle a stock stands;
-- products of a few pairs of features;
-- while the graph is on, the mean of the spectral features over the stock's neighbours: one step of a simplified graph
-  convolution (Wu et al. 2019).
+- a few products of two weighted sums of features: a factorised interaction (Rendle 2010, "Factorization Machines"), in
+  which several noisy columns stand for each side;
+- while the graph is on, the mean of the spectral features over the stock's neighbours, one step of a simplified graph
+  convolution (Wu et al. 2019), that of their returns on the days before, and beside it the stock's own returns: what
+  its neighbours did and it did not is what may follow.
 
-`training/highway_start.py` chooses the pairs and fits the weights; before that all are zero, so an untrained model is
+`training/highway_start.py` finds the products and fits the weights; before that all are zero, so an untrained model is
 the network alone.
 """
 
@@ -23,28 +25,32 @@ import torch
 from torch import Tensor, nn
 
 LARGEST_PRODUCT = 6.0
-"""Products of two scaled features are clipped here: a product of two outliers is no evidence."""
+"""Products of two sums of unit variance are clipped here: a product of two outliers is no evidence."""
+RETURN_DAYS = 5
+"""Days of returns that the neighbours' terms read."""
 LEAST_LIKENESS = 0.1
 """Neighbours whose squared correlations add up to less do not count in full."""
 
 
 class Highway(nn.Module):
-    """[m, F] newest rows, [m, T, C] windows, [m, C] neighbours -> [m, H].
+    """[m, F] newest rows, [m, T, C] windows, [m, C + 2 RETURN_DAYS - 1] neighbours -> [m, H].
 
     Divided by sqrt(width), so that its output moves at the pace of a layer of that width when it is trained.
     """
 
     def __init__(
-        self, n_features: int, spectral: tuple[int, ...], horizons: int, length: int, waves: int, pairs: int
+        self, n_features: int, spectral: tuple[int, ...], horizons: int, length: int, waves: int, products: int
     ) -> None:
         super().__init__()
-        self.n_features, self.n_pairs = n_features, pairs
+        self.n_features, self.n_products = n_features, products
         self.basis_functions: Tensor
-        self.pairs: Tensor
+        self.factors: Tensor
+        """[2, products, F]: the weights of the two sums of each product; zero where there is none."""
         self.register_buffer("basis_functions", slow_waves(length, waves), persistent=False)
-        self.register_buffer("pairs", torch.zeros(pairs, 2, dtype=torch.long))
-        self.width = n_features + len(spectral) * (2 * waves + 1) + pairs + len(spectral)
-        self.peers = slice(self.width - len(spectral), self.width)
+        self.register_buffer("factors", torch.zeros(2, products, n_features))
+        own = n_features + len(spectral) * (2 * waves + 1) + products
+        self.width = own + len(spectral) + 2 * RETURN_DAYS - 1
+        self.peers = slice(own, self.width)
         """The neighbours' terms among all."""
         self.weight = nn.Parameter(torch.zeros(horizons, self.width))
 
@@ -53,8 +59,9 @@ class Highway(nn.Module):
         """[m, width]: the newest row, the coefficients of each channel's waves (channel by channel), the products, the
         neighbours."""
         coefficients = (windows.transpose(1, 2) @ self.basis_functions).flatten(1)  # [m, C (2 waves + 1)]
-        products = newest[:, self.pairs[:, 0]] * newest[:, self.pairs[:, 1]]
-        return torch.cat([newest, coefficients, products.clamp(-LARGEST_PRODUCT, LARGEST_PRODUCT), neighbours], 1)
+        left, right = (newest @ side.T for side in self.factors)
+        products = (left * right).clamp(-LARGEST_PRODUCT, LARGEST_PRODUCT)
+        return torch.cat([newest, coefficients, products, neighbours], 1)
 
     def forward(self, terms: Tensor) -> Tensor:
         """terms [m, width] -> [m, H]."""

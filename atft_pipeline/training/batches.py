@@ -114,6 +114,11 @@ class BlockSource:
         found = targets.block(days.first, days.count, columns).to(self.device) if targets is not None else None
         return Batch(days, block.to(self.device), columns, found)
 
+    def rows(self, day: int, columns: NDArray[np.int64]) -> torch.Tensor:
+        """[n, F]: the rows of one date at the panel's `columns`."""
+        chosen = torch.from_numpy(columns).to(self._x.device)
+        return self._x[day].index_select(0, chosen).to(self.device).float()
+
     def batches(
         self, blocks: Sequence[Days], *, with_graph: bool, targets: Targets | None = None, prefetch: bool = False,
         all_observed: bool = False,

@@ -1,15 +1,13 @@
-"""The highway's start: an elastic net on the training dates, with the pairs of features whose product tells something.
+"""The highway's start: an elastic net on the training dates, with the products of features that tell something.
 
 Daily returns are nearly all noise. A few hundred weights moved by every step of a stochastic optimiser carry more of it
 than signal, while their best sparse values follow from sums of products that one pass collects. So the weights are
 fitted once, before the first phase, and held until the last one:
 
 1. Moments of the highway's terms and the standardised labels, centred per date, by fold of the training span.
-2. The elastic net (Zou and Hastie 2005) by accelerated proximal gradient (FISTA, Beck and Teboulle 2009). Its penalty,
-   one per horizon, is the one with the best mean correlation on left-out folds, a label's reach away from the rest.
-3. Pairs: per date the mean of residual x product for every pair of features, and the t-ratio of its mean over dates
-   (Fama and MacBeth 1973). Those above sqrt(2 ln n) of n pairs, where the largest of n null ratios lies, become terms.
-4. The elastic net once more with the pairs.
+2. The elastic net (`elastic_net.py`), its penalty chosen on left-out folds, a label's reach away from the rest.
+3. Products of two sums of features that go with what those weights leave of the labels (`interactions.py`).
+4. The elastic net once more with the products.
 5. When the graph comes on: the neighbours' terms, on what those weights leave of the labels.
 
 Only training dates are read; validation plays no part.
@@ -17,74 +15,26 @@ Only training dates are read; validation plays no part.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atft_pipeline.evaluation.metrics import horizon_weights
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN, ModelConfig
+from atft_pipeline.model.highway import RETURN_DAYS
 from atft_pipeline.training.batches import BlockSource, Days
+from atft_pipeline.training.elastic_net import FOLDS, LEAST_SPREAD, Array, Fit, Moments, fit, float64
+from atft_pipeline.training.interactions import DateLeft, Product, find_products
 from atft_pipeline.training.targets import Targets
 
-Array = NDArray[np.float64]
-
-FOLDS = 5
 MAX_ROWS = 1_000_000
 """Above it every k-th block of dates is used."""
-SHARES = np.geomspace(1.0, 0.03, 15)
-"""L1 penalties, as shares of the smallest one that leaves no term."""
-L2 = 0.02
-"""Ridge part, in units of a term's variance: it lets near-copies share a weight."""
-STEPS = 200
-CLOSE = 1e-5
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Sums over dates. `gram` [W, W], `cross` [W, H], rows counted."""
-
-    gram: Array
-    cross: Array
-    rows: int
-
-    @classmethod
-    def nothing(cls, width: int, horizons: int) -> Moments:
-        return cls(np.zeros((width, width)), np.zeros((width, horizons)), 0)
-
-    def only(self, columns: NDArray[np.intp]) -> Moments:
-        """Of these terms."""
-        return Moments(self.gram[np.ix_(columns, columns)], self.cross[columns], self.rows)
-
-    def left_by(self, weights: Array) -> Moments:
-        """With the labels replaced by what `weights` [W, H] leave of them."""
-        return Moments(self.gram, self.cross - self.gram @ weights, self.rows)
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.gram + other.gram, self.cross + other.cross, self.rows + other.rows)
-
-    def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.gram - other.gram, self.cross - other.cross, self.rows - other.rows)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """An elastic net per horizon."""
-
-    weights: Array
-    """[W, H]"""
-    shares: Array
-    """[H] the L1 penalty that the folds chose, as a share of the smallest one that leaves no term."""
-    left_out: Array
-    """[H] mean correlation with the labels of left-out folds; NaN where the span is too short for folds."""
-    scale: Array
-    """[W] standard deviation of each term within a date."""
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -111,11 +61,23 @@ class HighwayStart:
         left_out = [None if math.isnan(v) else v for v in self.fit.left_out.tolist()]
         return {
             "rows": self.fit.rows,
-            "pairs": [name for name in self.names if " x " in name],
+            "products": [name for name in self.names if " x " in name],
             "l1_share": dict(zip(map(str, self.horizons), self.fit.shares.tolist(), strict=True)),
             "left_out_correlation": dict(zip(map(str, self.horizons), left_out, strict=True)),
             "terms": [[self.names[w], strength[w].tolist()] for w in order if strength[w].any()],
         }
+
+
+class Date(NamedTuple):
+    """One date's stocks that may be traded and have a label."""
+
+    day: int
+    columns: NDArray[np.int64]
+    """[n] of the panel"""
+    terms: torch.Tensor
+    """[n, W], centred"""
+    labels: torch.Tensor
+    """[n, H]; a missing one is 0."""
 
 
 @dataclass(frozen=True)
@@ -134,24 +96,34 @@ class HighwayFitter:
     alive: Callable[[], None] = lambda: None
 
     def start(self) -> HighwayStart:
-        """Everything but the neighbours, from nothing: pairs and weights are put into the model."""
+        """Everything but the neighbours, from nothing: products and weights are put into the model."""
         highway = self.model.highway
         with torch.no_grad():
             highway.weight.zero_()
-        highway.pairs.zero_()
+            highway.factors.zero_()
         weights = np.zeros((highway.width, len(self.horizons)))
-        usable = np.arange(highway.peers.start - highway.n_pairs)
+        usable = np.arange(highway.peers.start - highway.n_products)
         found = fit([m.only(usable) for m in self.moments(with_graph=False)])
         weights[usable] = found.weights
-        pairs = self.telling_pairs(weights)
-        if pairs:
-            highway.pairs[: len(pairs)] = torch.tensor(pairs)
-            usable = np.arange(len(usable) + len(pairs))
+        products = self.products(weights, found.scale)
+        if products:
+            for place, product in enumerate(products):
+                highway.factors[:, place] = torch.stack([product.left, product.right])
+            usable = np.arange(len(usable) + len(products))
             found = fit([m.only(usable) for m in self.moments(with_graph=False)])
             weights[usable] = found.weights
         self._put(weights)
-        names = [*own_names(self.model.config, self.names), *(f"{self.names[i]} x {self.names[j]}" for i, j in pairs)]
+        names = [*own_names(self.model.config, self.names), *(self._say(product) for product in products)]
         return HighwayStart(names, found, tuple(self.horizons))
+
+    def _say(self, product: Product) -> str:
+        """A product in words: the weights of its sides, the strongest features first."""
+        sides = []
+        for side in (product.left, product.right):
+            weights = side.tolist()
+            order = sorted((k for k, w in enumerate(weights) if w), key=lambda k: -abs(weights[k]))
+            sides.append(" ".join(f"{weights[k]:+.2f} {self.names[k]}" for k in order))
+        return f"({sides[0]}) x ({sides[1]})"
 
     def start_peers(self) -> HighwayStart:
         """The neighbours' terms alone, on what the fitted weights leave of the labels. The graph must be on."""
@@ -162,7 +134,13 @@ class HighwayFitter:
         found = fit([m.left_by(weights).only(peers) for m in self.moments(with_graph=True)])
         weights[peers] = found.weights
         self._put(weights)
-        names = [f"neighbours' {self.names[c]}" for c in self.model.config.spectral]
+        config, days = self.model.config, range(1, RETURN_DAYS)
+        returned = self.names[config.return_channel]
+        names = [
+            *(f"neighbours' {self.names[c]}" for c in config.spectral),
+            *(f"neighbours' {returned} {ago} before" for ago in days),
+            *(f"own {returned} {ago} before" for ago in range(RETURN_DAYS)),
+        ]
         return HighwayStart(names, found, tuple(self.horizons))
 
     @property
@@ -179,35 +157,32 @@ class HighwayFitter:
         blocks = thinned(self.blocks, self.source)
         sums = [Moments.nothing(self.model.highway.width, len(self.horizons)) for _ in range(2 * FOLDS)]
         for days, fold in zip(blocks, fold_numbers(blocks, self.reach), strict=True):
-            for terms, labels in self.dates(days, with_graph=with_graph):
-                sums[fold] += Moments(_float64(terms.T @ terms), _float64(terms.T @ labels), len(terms))
+            for date in self.dates(days, with_graph=with_graph):
+                x = date.terms
+                sums[fold] += Moments(float64(x.T @ x), float64(x.T @ date.labels), len(x))
         return sums
 
-    def telling_pairs(self, weights: Array) -> list[tuple[int, int]]:
-        """The pairs of features whose product goes with what `weights` [W, H] leave of the labels, strongest first."""
-        features, room = self.model.highway.n_features, self.model.highway.n_pairs
-        total, squares, dates = np.zeros((features, features)), np.zeros((features, features)), 0
-        towards = torch.from_numpy(horizon_weights(self.horizons).astype(np.float32))
-        fitted = torch.from_numpy(weights.astype(np.float32))
+    def products(self, weights: Array, scale: Array) -> list[Product]:
+        """Products of features that go with what `weights` [W, H] leave of the shortest horizon's labels. `scale` [W]:
+        the terms' spread within a date."""
+        fitted = torch.from_numpy(weights[:, 0].astype(np.float32))
+        # What is the same for all stocks of a date tells a regime, of which a few years hold only a few.
+        varies = torch.from_numpy(scale[: self.model.highway.n_features] > LEAST_SPREAD)
+        left = []
         for days in thinned(self.blocks, self.source):
-            for terms, labels in self.dates(days, with_graph=False):
-                left = (labels - terms @ fitted.to(terms.device)) @ towards.to(terms.device)
-                x = terms[:, :features]
-                mean = _float64((x * left[:, None]).T @ x) / len(x)
-                total += mean
-                squares += mean**2
-                dates += 1
-        if dates < 3:
-            return []
-        spread = np.sqrt(np.maximum(squares / dates - (total / dates) ** 2, 1e-24) / dates)
-        ratio = np.abs(np.triu(total / dates / spread))
-        bar = math.sqrt(2 * math.log(features * (features + 1) / 2))
-        order = np.argsort(-ratio, axis=None, kind="stable")[:room]
-        chosen = [divmod(int(place), features) for place in order if ratio.flat[place] > bar]
-        return [(i, j) for i, j in chosen]
+            for date in self.dates(days, with_graph=False):
+                residual = date.labels[:, 0] - date.terms @ fitted.to(date.terms.device)
+                rows = functools.partial(self._newest, date.day, date.columns, varies)
+                left.append(DateLeft(rows, residual - residual.mean()))
+        return find_products(left, self.model.highway.n_products)
 
-    def dates(self, days: Days, *, with_graph: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(terms [n, W], labels [n, H]) of each date of a block: tradable stocks, centred; a missing label is 0."""
+    def _newest(self, day: int, columns: NDArray[np.int64], varies: torch.Tensor) -> torch.Tensor:
+        self.alive()
+        rows = self.source.rows(day, columns)
+        return rows * varies.to(rows)
+
+    def dates(self, days: Days, *, with_graph: bool) -> Iterator[Date]:
+        """Each date of a block: its stocks with a label."""
         self.alive()
         batch = self.source.batch(days, with_graph=with_graph, targets=self.targets)
         if batch is None or batch.targets is None:
@@ -219,7 +194,8 @@ class HighwayFitter:
             mine = (day == d) & known
             if int(mine.sum()) >= 2:
                 x = terms[mine]
-                yield x - x.mean(dim=0), labels[mine]
+                columns = batch.columns[stock[mine].cpu().numpy()]
+                yield Date(days.first + d, columns, x - x.mean(dim=0), labels[mine])
 
 
 def thinned(blocks: Sequence[Days], source: BlockSource) -> list[Days]:
@@ -240,87 +216,6 @@ def fold_numbers(blocks: Sequence[Days], reach: int) -> list[int]:
         before = fold == FOLDS - 1 or block.first + block.count - 1 + reach < edges[fold + 1]
         numbers.append(fold if after and before else fold + FOLDS)
     return numbers
-
-
-def fit(sums: Sequence[Moments]) -> Fit:
-    """The elastic net of all rows at the penalty that the folds choose. `sums`: what folds judge, then their edges.
-
-    Without two folds that can judge, the penalty is the universal threshold sqrt(2 ln W / rows) (Donoho and Johnstone
-    1994), a little more than pure noise reaches.
-    """
-    total = sum(sums[1:], sums[0])
-    scale = np.sqrt(np.maximum(np.diag(total.gram) / max(total.rows, 1), 0.0))
-    alive = scale > 1e-6
-    judges = [k for k in range(FOLDS) if sums[k].rows > 0]
-    horizons = total.cross.shape[1]
-    if len(judges) > 1:
-        found = np.stack(
-            [
-                [_correlations(sums[k], weights) for weights in _path(total - sums[k] - sums[k + FOLDS], scale, alive)]
-                for k in judges
-            ]
-        )  # [folds, penalties, horizons]
-        mean, best = found.mean(axis=0), found.mean(axis=0).argmax(axis=0)
-        column = np.arange(horizons)
-        # One standard error (Breiman et al. 1984): the fewest terms that do as well as the best, as far as folds tell.
-        error = found[:, best, column].std(axis=0, ddof=1) / math.sqrt(len(judges))
-        chosen = (mean >= mean[best, column] - error).argmax(axis=0)
-        shares, left_out = SHARES[chosen], mean[chosen, column]
-    else:
-        strongest = np.abs(total.cross[alive] / scale[alive, None] / max(total.rows, 1)).max(axis=0, initial=0.0)
-        bar = math.sqrt(2 * math.log(max(len(scale), 2)) / max(total.rows, 1))
-        shares, left_out = np.minimum(bar / np.maximum(strongest, 1e-12), 1.0), np.full(horizons, np.nan)
-    weights = _path(total, scale, alive, shares[None])[0]
-    weights[:, left_out < 0] = 0.0  # nothing that holds beyond its own fold
-    return Fit(weights, shares, left_out, scale, total.rows)
-
-
-def _path(sums: Moments, scale: Array, alive: NDArray[np.bool_], shares: Array | None = None) -> list[Array]:
-    """Weights [W, H] for each row of `shares` [n, H] (default SHARES for all horizons), warm from one to the next."""
-    rows = max(sums.rows, 1)
-    gram = sums.gram[np.ix_(alive, alive)] / rows / np.outer(scale[alive], scale[alive])
-    cross = sums.cross[alive] / rows / scale[alive, None]
-    largest = np.abs(cross).max(axis=0, initial=0.0)
-    if shares is None:
-        shares = np.repeat(SHARES[:, None], cross.shape[1], axis=1)
-    found, b = [], np.zeros_like(cross)
-    size = float(np.linalg.eigvalsh(gram)[-1]) + L2 if len(gram) else 1.0
-    for row in shares:
-        b = elastic_net(gram, cross, row * largest, b, size)
-        weights = np.zeros_like(sums.cross)
-        weights[alive] = b / scale[alive, None]
-        found.append(weights)
-    return found
-
-
-def elastic_net(gram: Array, cross: Array, penalty: Array, start: Array, size: float) -> Array:
-    """argmin over b [W, H] of b'Gb/2 - b'c + L2 |b|^2/2 + penalty |b|_1, horizon by horizon, from `start` on.
-
-    `size`: largest eigenvalue of `gram` plus L2. FISTA with restarts (O'Donoghue and Candes 2015).
-    """
-    b, ahead, momentum = start, start, 1.0
-    for _ in range(STEPS):
-        moved = ahead - (gram @ ahead + L2 * ahead - cross) / size
-        new = np.sign(moved) * np.maximum(np.abs(moved) - penalty / size, 0.0)
-        if float(np.abs(new - b).max(initial=0.0)) < CLOSE * float(np.abs(new).max(initial=1e-12)):
-            return np.asarray(new)
-        if float(((ahead - new) * (new - b)).sum()) > 0:
-            momentum = 1.0
-        faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = new + (momentum - 1) / faster * (new - b)
-        b, momentum = new, faster
-    return b
-
-
-def _correlations(sums: Moments, weights: Array) -> Array:
-    """[H]: correlation of each horizon's fit with its labels over the rows of `sums`; 0 for an empty fit."""
-    spread = np.sqrt(np.maximum(np.einsum("wh,wv,vh->h", weights, sums.gram, weights), 0.0) / max(sums.rows, 1))
-    along = (weights * sums.cross).sum(axis=0) / max(sums.rows, 1)
-    return np.asarray(np.where(spread > 0, along / np.where(spread > 0, spread, 1.0), 0.0))
-
-
-def _float64(x: torch.Tensor) -> Array:
-    return x.double().cpu().numpy()
 
 
 def own_names(config: ModelConfig, features: Sequence[str]) -> list[str]:

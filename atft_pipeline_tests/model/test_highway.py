@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from atft_pipeline.model.atft_gat_fan import ATFTGATFAN, Block
-from atft_pipeline.model.highway import neighbour_means, slow_waves
+from atft_pipeline.model.highway import RETURN_DAYS, neighbour_means, slow_waves
 from atft_pipeline_tests.model.blocks import make_block, make_model
 
 
@@ -53,19 +53,39 @@ def test_of_a_spectral_feature_it_reads_the_window_of_any_other_the_newest_row()
     assert torch.equal(after[0], before[0])
 
 
-def test_a_pair_is_the_product_of_its_two_features_and_clipped() -> None:
+def test_a_product_is_that_of_its_two_sums_and_clipped() -> None:
     model = make_model()
-    model.highway.pairs[0] = torch.tensor([4, 7])
+    highway = model.highway
+    highway.factors[0, 0, 4], highway.factors[0, 0, 5], highway.factors[1, 0, 7] = 1.0, -0.5, 1.0
     with torch.no_grad():
-        model.highway.weight[:, model.highway.peers.start - model.highway.n_pairs] = 1.0
+        highway.weight[:, highway.peers.start - highway.n_products] = 1.0
     newest = torch.zeros(3, model.config.n_features)
-    newest[0, 4], newest[0, 7] = 2.0, -1.5
+    newest[0, 4], newest[0, 5], newest[0, 7] = 2.0, 1.0, -1.0
     newest[1, 4], newest[1, 7] = 5.0, 5.0
     newest[2, 4] = 5.0
     windows = torch.zeros(3, model.config.sequence_length, len(model.config.spectral))
-    nobody = torch.zeros(3, len(model.config.spectral))
-    found = model.highway(model.highway.terms(newest, windows, nobody))[:, 0] * model.highway.width**0.5
-    torch.testing.assert_close(found, torch.tensor([-3.0, 6.0, 0.0]))
+    nobody = torch.zeros(3, highway.peers.stop - highway.peers.start)
+    found = highway(highway.terms(newest, windows, nobody))[:, 0] * highway.width**0.5
+    torch.testing.assert_close(found, torch.tensor([-1.5, 6.0, 0.0]))
+
+
+def test_with_the_graph_it_reads_the_returns_of_a_week_of_the_neighbours_and_of_the_stock() -> None:
+    model, block = make_model(), make_block()
+    target = 0
+    day, stock = block.pairs[target].tolist()
+    into = (block.edge_index[1] == target) & (block.edge_index[0] != target) & (block.edge_attr[:, 0] > 0)
+    neighbour = int(block.edge_index[0][into][0])
+    assert int(block.pairs[neighbour, 0]) == day
+    newest = day + model.config.sequence_length - 1
+    before = model.highway_terms(block)[target, model.highway.peers]
+    spectral = len(model.config.spectral)
+    for whose, offset in ((int(block.pairs[neighbour, 1]), spectral - 1), (stock, spectral + RETURN_DAYS - 1)):
+        for ago in range(1, RETURN_DAYS + 1):
+            x = block.x.clone()
+            x[newest - ago, whose, model.config.return_channel] += 1.0
+            after = model.highway_terms(replace(block, x=x))[target, model.highway.peers]
+            moved = (after - before).abs().nonzero().flatten().tolist()
+            assert moved == ([offset + ago] if ago < RETURN_DAYS else []), (whose == stock, ago)
 
 
 def test_neighbours_count_by_how_alike_they_move_and_a_stock_is_not_its_own() -> None:

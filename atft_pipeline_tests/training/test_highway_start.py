@@ -16,8 +16,9 @@ from atft_pipeline.evaluation import metrics
 from atft_pipeline.training import highway_start
 from atft_pipeline.training.batches import Days
 from atft_pipeline.training.config import TrainingConfig
+from atft_pipeline.training.elastic_net import FOLDS, L2, elastic_net
 from atft_pipeline.training.engine import Trainer
-from atft_pipeline.training.highway_start import FOLDS, L2, elastic_net, fold_numbers
+from atft_pipeline.training.highway_start import fold_numbers
 from atft_pipeline.training.monitor import Heartbeat
 from atft_pipeline.training.panel_data import load_panel
 from atft_pipeline.training.runs import open_run
@@ -87,8 +88,9 @@ def test_a_linear_signal_and_its_carriers_are_found(tmp_path: Path) -> None:
 def test_products_without_an_effect_of_either_factor_are_found(tmp_path: Path) -> None:
     panel = write_tiny_panel(tmp_path / "panel", dates=400, stocks=60, linear=0.4, curved=True)
     _, record = started(tmp_path / "runs", panel)
-    assert {f"feature_{i} x feature_{i}" for i in (5, 6, 7)} <= set(record["pairs"])
-    assert strongest(record, 3) == {f"feature_{i} x feature_{i}" for i in (5, 6, 7)}
+    assert strongest(record, 3) == set(record["products"][:3])
+    leading = [[side.split()[1].strip(")") for side in product.split(") x (")] for product in record["products"][:3]]
+    assert sorted(leading) == [[f"feature_{i}"] * 2 for i in (5, 6, 7)]
 
 
 def test_in_noise_next_to_nothing_is_found(tmp_path: Path) -> None:
