@@ -140,6 +140,7 @@ def work(job: Job) -> dict[str, Any]:
     from atft_pipeline.training.runs import open_run
 
     config = TrainingConfig.resolve(job.preset, env={}).with_settings({**SETTINGS, **job.settings})
+    shutil.rmtree(job.lake / "runs", ignore_errors=True)  # a run of other code may be kept there under the same name
     folder = open_run(job.lake / "runs", load_panel(job.lake / "training_panel", verify=False).hash, config)
     trainer, began = trainer_of(job.lake, config, folder), time.monotonic()
     result = trainer.train()

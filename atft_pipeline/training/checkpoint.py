@@ -33,7 +33,8 @@ class Progress:
     best: float = float("-inf")
     """Best validation RankIC so far; it starts at the value of the checkpoint that the phase started from."""
     best_epoch: int | None = None
-    """Number (from 1, over the phase's monitored epochs) of the best epoch; None while the start is the best."""
+    """Number (from 1, over the phase's monitored epochs) of the best epoch; 0 for the start with its neighbours' terms;
+    None while the checkpoint that the phase started from is the best."""
     epochs_without_gain: int = 0
     start_hash: str = ""
     start_value: float | None = None

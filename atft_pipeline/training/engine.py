@@ -206,7 +206,18 @@ class Trainer:
         progress.start_hash = checkpoint.weights_hash(self.model.state_dict())
         if self.config.fit_highway and (place == 0 or phase.graph > self.phases[place - 1].graph):
             self._start_highway(phase)
+            if place > 0:
+                self._judge_start(phase, progress)
         return progress
+
+    def _judge_start(self, phase: Phase, progress: Progress) -> None:
+        """The start with the neighbours' terms that were just fitted: unless validation speaks against them, it is what
+        the phase's epochs must improve on, and the phase's result if none does."""
+        value = self.validator.rank_ic(self.score_validation())
+        if value >= progress.best:
+            progress.best, progress.best_epoch = value, 0
+            best = self._result(phase, {"epoch": 0, "rank_ic": value})
+            self.disk.essential("best.pt", lambda: checkpoint.save(self.folder.checkpoint(phase.number, "best"), best))
 
     def _prepare_graphs(self) -> None:
         """The graphs of training and validation, on all threads at once where there are several."""

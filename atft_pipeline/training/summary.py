@@ -159,7 +159,7 @@ def phase_table(history: list[dict[str, Any]], progresses: list[Progress]) -> li
                 "start_rank_ic": progress.start_value,
                 "best_rank_ic": progress.best,
                 "best_epoch": progress.best_epoch,
-                "kept_start": progress.best_epoch is None,
+                "kept_start": not progress.best_epoch,
                 "epochs": len(monitored),
                 "rank_ic_by_epoch": [r["rank_ic"] for r in monitored],
                 "rank_ic_se": monitored[-1]["rank_ic_se"] if monitored else None,

@@ -29,6 +29,12 @@ class Validator:
         self.config, self.panel, self.targets = config, panel, targets
         self.dates = panel.part("valid")
 
+    def rank_ic(self, scores: NDArray[np.float32]) -> float:
+        """The monitored figure alone: horizon-weighted, all dates."""
+        config = self.config
+        series = monitored_series(scores, self.panel, self.dates, config.delay, config.min_cross_section)
+        return float(summarise_series(series, max(self.panel.horizons) - 1)["mean"])
+
     def measure(
         self, scores: NDArray[np.float32], quantiles: NDArray[np.float32], loss: LossFunction
     ) -> dict[str, Any]:

@@ -169,3 +169,20 @@ def test_the_rows_are_thinned_to_the_limit(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(highway_start, "MAX_ROWS", whole["rows"] // 3)
     _, thinned = started(tmp_path / "b", panel)
     assert thinned["rows"] <= whole["rows"] / 3 * 1.1
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_the_graph_phase_keeps_the_neighbours_terms_although_no_epoch_improves(tmp_path: Path, agrees: bool) -> None:
+    panel = load_panel(write_tiny_panel(tmp_path / "panel", dates=500, stocks=64, lagged_peers=0.5, carriers=(1, 2)))
+    settings = {**SIZES, "epochs": "[1,0,0,1,0]", "min_delta": "1.0"}  # nothing gains as much as that
+    config = TrainingConfig.resolve("demo", env={}).with_settings(settings)
+    run = open_run(tmp_path / "runs", panel.hash, config)
+    trainer = Trainer(config, panel, run, Lines(), Heartbeat(run.path / "heartbeat.json", 60), threading.Event())
+    if not agrees:
+        trainer.validator.rank_ic = lambda scores: -1.0  # type: ignore[method-assign]
+    phases = []
+    result = trainer.train(after_phase=lambda phase, progress: phases.append((phase.number, progress.best_epoch)))
+    assert phases == [(0, 1), (2, 0 if agrees else None)]
+    assert result["graph"] is agrees
+    assert bool(trainer.model.highway.weight[:, trainer.model.highway.peers].any()) is agrees
+    assert (result["rank_ic"] > 0.1) is agrees
