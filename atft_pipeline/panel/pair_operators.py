@@ -25,6 +25,8 @@ DATES = 16
 """Dates summed together. Twice as many save a tenth of the time and leave the first-level cache."""
 ROWS, LANES = 4, 128
 """Pairs per inner loop: four stocks with 128 others, whose sums on 16 dates stay near the core."""
+STEP = 5
+"""Rows that a pass over those pairs takes in, beside the common ones: a divisor of DATES - 1."""
 
 ZERO, ONE, TINY = np.float32(0.0), np.float32(1.0), np.float32(1e-30)
 LEAST_LEFT = np.float32(1e-6)
@@ -62,16 +64,16 @@ class CorrelationGraph:
 
 
 @njit(cache=True, nogil=True)
-def _gather(x, members, first, dates, rows, min_obs, column, inside, whole, series, terms):  # type: ignore[no-untyped-def]
-    """The block of `dates` dates from row `first`: who takes part and their series; returns n and how many are plain.
+def _gather(x, members, first, rows, min_obs, column, inside, whole, series, terms):  # type: ignore[no-untyped-def]
+    """The block of dates from row `first`: who takes part and their series; returns n and how many are plain.
 
-    A stock takes part that is a member with enough observations on any of the dates; `inside` [dates, n] says on which,
-    `whole` on which its window has no hole. `series` [3, rows + dates - 1, n] gets the values less an origin and in a
+    A stock takes part that is a member with enough observations on any of the dates; `inside` [DATES, n] says on which,
+    `whole` on which its window has no hole. `series` [3, rows + DATES - 1, n] gets the values less an origin and in a
     unit (0 where unknown), their squares, and 1 where known; `terms` what a correlation needs of each date. Origin and
     unit come from the rows that every window of the block holds: no date reads beyond its own window. Plain stocks,
     without a hole in the whole block, come first; each part is in code order.
     """
-    depth, begin, stocks = rows + dates - 1, first + 1 - rows, x.shape[1]
+    depth, begin, stocks = rows + DATES - 1, first + 1 - rows, x.shape[1]
     held = np.zeros((depth + 1, stocks), np.int16)  # known values above each row of the block
     for k in range(depth):
         u = begin + k
@@ -79,7 +81,7 @@ def _gather(x, members, first, dates, rows, min_obs, column, inside, whole, seri
             known = 0 <= u < x.shape[0] and x[u, j] - x[u, j] == 0.0
             held[k + 1, j] = held[k, j] + (1 if known else 0)
     takes_part = np.zeros(stocks, np.bool_)
-    for d in range(min(dates, x.shape[0] - first)):
+    for d in range(min(DATES, x.shape[0] - first)):
         for j in range(stocks):
             takes_part[j] |= members[first + d, j] and held[d + rows, j] - held[d, j] >= min_obs
     n, plain = 0, 0
@@ -92,7 +94,7 @@ def _gather(x, members, first, dates, rows, min_obs, column, inside, whole, seri
             plain = n
     z, square, seen = series[_Z], series[_SQUARE], series[_SEEN]
     origin, unit, count = np.zeros(n), np.zeros(n), np.zeros(n)
-    for k in range(dates - 1, rows):
+    for k in range(DATES - 1, rows):
         for i in range(n):
             v = x[begin + k, column[i]] if begin + k >= 0 else np.nan
             known = v - v == 0.0
@@ -100,7 +102,7 @@ def _gather(x, members, first, dates, rows, min_obs, column, inside, whole, seri
             origin[i] += v if known else 0.0
     for i in range(n):
         origin[i] /= max(count[i], 1.0)
-    for k in range(dates - 1, rows):
+    for k in range(DATES - 1, rows):
         for i in range(n):
             d = (x[begin + k, column[i]] if begin + k >= 0 else np.nan) - origin[i]
             unit[i] += d * d if d - d == 0.0 else 0.0
@@ -119,7 +121,7 @@ def _gather(x, members, first, dates, rows, min_obs, column, inside, whole, seri
             matrix[k, n : n + ROWS] = 0.0
     total, squares = np.empty(n), np.empty(n)
     terms[:, :, :n] = 0.0
-    for d in range(dates):
+    for d in range(DATES):
         total[:], squares[:] = 0.0, 0.0
         for k in range(d, d + rows):
             for i in range(n):
@@ -140,23 +142,24 @@ def _gather(x, members, first, dates, rows, min_obs, column, inside, whole, seri
 
 
 @njit(cache=True, nogil=True)
-def _dots(a, b, i, j0, j1, rows, dates, out):  # type: ignore[no-untyped-def]
-    """Sums over each date's window of a[:, i + m] b[:, j] for four columns m, j from j0 to j1; out is [dates + 1,
-    4 x LANES], its last row a scratch."""
+def _dots(a, b, i, w, rows, out, newer):  # type: ignore[no-untyped-def]
+    """Sums over each date's window of a[:, i + m] b[:, j] for four columns m and the w columns j of a tile; b is [depth
+    x LANES], out [4, DATES x LANES], `newer` [LANES] room to work in."""
     # One multiplication per addition: fused or not, in a vector or left over, a sum has one value.
-    w = j1 - j0
-    common = out[dates - 1]
-    common[:] = ZERO
-    o0, o1, o2, o3 = common[:w], common[LANES : LANES + w], common[2 * LANES : 2 * LANES + w], common[3 * LANES :]
-    k = dates - 1
+    # Rows lie in one piece of memory at known distances, and what a loop writes is read before it: so the compiler sees
+    # that no two of them overlap, and every loop runs in vectors.
+    common = (DATES - 1) * LANES
+    out[:, common : common + LANES] = ZERO
+    o0, o1, o2, o3 = out[0, common:], out[1, common:], out[2, common:], out[3, common:]
+    k = DATES - 1
     while k + 4 <= rows:
         p0, p1, p2, p3 = a[k, i], a[k + 1, i], a[k + 2, i], a[k + 3, i]
         q0, q1, q2, q3 = a[k, i + 1], a[k + 1, i + 1], a[k + 2, i + 1], a[k + 3, i + 1]
         r0, r1, r2, r3 = a[k, i + 2], a[k + 1, i + 2], a[k + 2, i + 2], a[k + 3, i + 2]
         s0, s1, s2, s3 = a[k, i + 3], a[k + 1, i + 3], a[k + 2, i + 3], a[k + 3, i + 3]
-        b0, b1, b2, b3 = b[k, j0:j1], b[k + 1, j0:j1], b[k + 2, j0:j1], b[k + 3, j0:j1]
+        row = b[k * LANES :]
         for j in range(w):
-            x0, x1, x2, x3 = b0[j], b1[j], b2[j], b3[j]
+            x0, x1, x2, x3 = row[j], row[LANES + j], row[2 * LANES + j], row[3 * LANES + j]
             o0[j] = (((o0[j] + p0 * x0) + p1 * x1) + p2 * x2) + p3 * x3
             o1[j] = (((o1[j] + q0 * x0) + q1 * x1) + q2 * x2) + q3 * x3
             o2[j] = (((o2[j] + r0 * x0) + r1 * x1) + r2 * x2) + r3 * x3
@@ -164,38 +167,54 @@ def _dots(a, b, i, j0, j1, rows, dates, out):  # type: ignore[no-untyped-def]
         k += 4
     while k < rows:
         p0, q0, r0, s0 = a[k, i], a[k, i + 1], a[k, i + 2], a[k, i + 3]
-        b0 = b[k, j0:j1]
+        row = b[k * LANES :]
         for j in range(w):
-            o0[j] += p0 * b0[j]
-            o1[j] += q0 * b0[j]
-            o2[j] += r0 * b0[j]
-            o3[j] += s0 * b0[j]
+            o0[j] += p0 * row[j]
+            o1[j] += q0 * row[j]
+            o2[j] += r0 * row[j]
+            o3[j] += s0 * row[j]
         k += 1
     for m in range(ROWS):
-        place = m * LANES
-        for d in range(dates - 2, -1, -1):  # the older rows, one more for each earlier date
-            factor, row = a[d, i + m], b[d, j0:j1]
-            later, this = out[d + 1, place : place + w], out[d, place : place + w]
+        for d in range(DATES - 1 - STEP, -1, -STEP):  # the older rows, one more for each earlier date
+            p0, p1, p2, p3, p4 = a[d, i + m], a[d + 1, i + m], a[d + 2, i + m], a[d + 3, i + m], a[d + 4, i + m]
+            row, sums = b[d * LANES :], out[m, d * LANES :]
             for j in range(w):
-                this[j] = later[j] + factor * row[j]
-        newer = out[dates, place : place + w]
+                x = sums[5 * LANES + j] + p4 * row[4 * LANES + j]
+                sums[4 * LANES + j] = x
+                x += p3 * row[3 * LANES + j]
+                sums[3 * LANES + j] = x
+                x += p2 * row[2 * LANES + j]
+                sums[2 * LANES + j] = x
+                x += p1 * row[LANES + j]
+                sums[LANES + j] = x
+                sums[j] = x + p0 * row[j]
         newer[:] = ZERO
-        for d in range(1, dates):
-            factor, row = a[rows + d - 1, i + m], b[rows + d - 1, j0:j1]
-            this = out[d, place : place + w]
+        for d in range(1, DATES, STEP):
+            k = rows + d - 1
+            p0, p1, p2, p3, p4 = a[k, i + m], a[k + 1, i + m], a[k + 2, i + m], a[k + 3, i + m], a[k + 4, i + m]
+            row, sums = b[k * LANES :], out[m, d * LANES :]
             for j in range(w):
-                newer[j] += factor * row[j]
-                this[j] += newer[j]
+                x0 = newer[j] + p0 * row[j]
+                x1 = x0 + p1 * row[LANES + j]
+                x2 = x1 + p2 * row[2 * LANES + j]
+                x3 = x2 + p3 * row[3 * LANES + j]
+                x4 = x3 + p4 * row[4 * LANES + j]
+                s0, s1, s2, s3 = sums[j], sums[LANES + j], sums[2 * LANES + j], sums[3 * LANES + j]
+                s4 = sums[4 * LANES + j]
+                sums[j], sums[LANES + j], sums[2 * LANES + j], sums[3 * LANES + j] = s0 + x0, s1 + x1, s2 + x2, s3 + x3
+                sums[4 * LANES + j] = s4 + x4
+                newer[j] = x4
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _on_common_days(sums, d, place, i, j0, w, whole, terms, min_obs, rho):  # type: ignore[no-untyped-def]
+def _on_common_days(sums, m, d, i, j0, w, whole, terms, min_obs, rho):  # type: ignore[no-untyped-def]
     """Replace the correlations `rho` of stock i where a window has a hole, by those on the days both know.
 
     A whole window's part of the common days is the other's own days, and the other's moments there are its own.
     """
-    sxy, sx, sxx = sums[0, d, place : place + w], sums[1, d, place : place + w], sums[2, d, place : place + w]
-    both, sy, syy = sums[3, d, place : place + w], sums[4, d, place : place + w], sums[5, d, place : place + w]
+    at = d * LANES
+    sxy, sx, sxx = sums[0, m, at:], sums[1, m, at:], sums[2, m, at:]
+    both, sy, syy = sums[3, m, at:], sums[4, m, at:], sums[5, m, at:]
     days, total, squares = terms[_COUNT, d, j0 : j0 + w], terms[_SUM, d, j0 : j0 + w], terms[_SQUARES, d, j0 : j0 + w]
     least, others = terms[_LEAST, d, j0 : j0 + w], whole[d, j0 : j0 + w]
     mine, days_i, total_i, squares_i = whole[d, i], terms[_COUNT, d, i], terms[_SUM, d, i], terms[_SQUARES, d, i]
@@ -235,14 +254,55 @@ def _column(place):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, best, floor):  # type: ignore[no-untyped-def]
+def _correlations(products, slope, offset, slopes, offsets, i, w, rho):  # type: ignore[no-untyped-def]
+    """Correlations of stock i with the w of a tile from their products, as if all windows were whole."""
+    for d in range(0, DATES, 4):
+        a0, a1, a2, a3 = slope[d, i], slope[d + 1, i], slope[d + 2, i], slope[d + 3, i]
+        b0, b1, b2, b3 = offset[d, i], offset[d + 1, i], offset[d + 2, i], offset[d + 3, i]
+        first = d * LANES
+        x, s, o, found = products[first:], slopes[first:], offsets[first:], rho[first:]
+        for j in range(w):
+            r0 = x[j] * (a0 * s[j]) - b0 * o[j]
+            r1 = x[LANES + j] * (a1 * s[LANES + j]) - b1 * o[LANES + j]
+            r2 = x[2 * LANES + j] * (a2 * s[2 * LANES + j]) - b2 * o[2 * LANES + j]
+            r3 = x[3 * LANES + j] * (a3 * s[3 * LANES + j]) - b3 * o[3 * LANES + j]
+            found[j], found[LANES + j], found[2 * LANES + j], found[3 * LANES + j] = r0, r1, r2, r3
+
+
+@njit(cache=True, nogil=True)
+def _reach(rho, floor, floors, i, w, above):  # type: ignore[no-untyped-def]
+    """By how much each pair of stock i is above the lower of the two floors, on the date when it is most."""
+    above[:] = -ONE
+    for d in range(0, DATES, 4):
+        m0, m1, m2, m3 = floor[d, i], floor[d + 1, i], floor[d + 2, i], floor[d + 3, i]
+        first = d * LANES
+        found, enter = rho[first:], floors[first:]
+        for j in range(w):
+            x0, e0 = found[j], enter[j]
+            x1, e1 = found[LANES + j], enter[LANES + j]
+            x2, e2 = found[2 * LANES + j], enter[2 * LANES + j]
+            x3, e3 = found[3 * LANES + j], enter[3 * LANES + j]
+            x0 -= e0 if e0 < m0 else m0
+            x1 -= e1 if e1 < m1 else m1
+            x2 -= e2 if e2 < m2 else m2
+            x3 -= e3 if e3 < m3 else m3
+            x0, x2 = (x0 if x0 > x1 else x1), (x2 if x2 > x3 else x3)
+            x0, most = (x0 if x0 > x2 else x2), above[j]
+            above[j] = x0 if x0 > most else most
+
+
+@njit(cache=True, nogil=True)
+def _edges(series, n, plain, rows, min_obs, least, column, whole, terms, best, floor):  # type: ignore[no-untyped-def]
     """Fill the out-edges `best` of all n stocks on each date, computing every pair once.
 
     `floor` is what a correlation must reach to enter a stock's list: most pairs enter neither on any date of the block
     and are passed over after one look at all of them.
     """
-    sums = np.empty((6, dates + 1, ROWS * LANES), np.float32)
-    rho, above = np.empty((dates, LANES), np.float32), np.empty(LANES, np.float32)
+    depth = rows + DATES - 1
+    sums, newer = np.empty((6, ROWS, DATES * LANES), np.float32), np.empty(LANES, np.float32)
+    rho, above = np.empty(DATES * LANES, np.float32), np.empty(LANES, np.float32)
+    tile, slopes = np.empty((3, depth * LANES), np.float32), np.empty(DATES * LANES, np.float32)
+    offsets, floors = np.empty(DATES * LANES, np.float32), np.empty(DATES * LANES, np.float32)
     best[:n], floor[:, :n] = 0, least
     slope, offset = terms[_SLOPE], terms[_OFFSET]
     j0 = 0
@@ -251,36 +311,40 @@ def _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, 
         if j0 < plain < j1:
             j1 = plain
         w = j1 - j0
+        # the columns of these stocks side by side in one piece of memory, row after row
+        for k in range(depth):
+            for s in range(3):
+                tile[s, k * LANES : k * LANES + w] = series[s, k, j0:j1]
+        for d in range(DATES):
+            first = d * LANES
+            slopes[first : first + w], offsets[first : first + w] = slope[d, j0:j1], offset[d, j0:j1]
+            floors[first : first + w] = floor[d, j0:j1]
         for i0 in range(0, j1, ROWS):
             if i0 + ROWS > plain:
                 last = 6
             else:
                 last = 1 if j1 <= plain else 3
             for s in range(last):
-                _dots(series[LEFT[s]], series[RIGHT[s]], i0, j0, j1, rows, dates, sums[s])
-            for m in range(min(ROWS, n - i0)):
+                _dots(series[LEFT[s]], tile[RIGHT[s]], i0, w, rows, sums[s], newer)
+            for m in range(min(ROWS, j1 - i0)):
                 i = i0 + m
-                above[:w] = -ONE
-                for d in range(dates):
-                    products, found = sums[0, d, m * LANES : m * LANES + w], rho[d, :w]
-                    a, b, slopes, offsets = slope[d, i], offset[d, i], slope[d, j0:j1], offset[d, j0:j1]
-                    for j in range(w):
-                        found[j] = products[j] * (a * slopes[j]) - b * offsets[j]
-                    if last > 1:
-                        _on_common_days(sums, d, m * LANES, i, j0, w, whole, terms, min_obs, found)
-                    enter, mine = floor[d, j0:j1], floor[d, i]
-                    for j in range(w):
-                        needed = mine if mine < enter[j] else enter[j]
-                        more = found[j] - needed
-                        above[j] = more if more > above[j] else above[j]
+                _correlations(sums[0, m], slope, offset, slopes, offsets, i, w, rho)
+                if last > 1:
+                    for d in range(DATES):
+                        _on_common_days(sums, m, d, i, j0, w, whole, terms, min_obs, rho[d * LANES :])
+                _reach(rho, floor, floors, i, w, above)
                 for j in range(w):
                     if above[j] >= ZERO and j0 + j > i:  # on some date; one pair in a hundred
-                        for d in range(dates):
-                            r = min(rho[d, j], ONE)
+                        for d in range(DATES):
+                            r = min(rho[d * LANES + j], ONE)
                             if r >= floor[d, i]:
                                 _offer(best[i, d], floor[d], i, r, column[j0 + j], least)
-                            if r >= floor[d, j0 + j]:
+                            if r >= floors[d * LANES + j]:
                                 _offer(best[j0 + j, d], floor[d], j0 + j, r, column[i], least)
+                                floors[d * LANES + j] = floor[d, j0 + j]
+                if j0 <= i < j1:
+                    for d in range(DATES):
+                        floors[d * LANES + i - j0] = floor[d, i]
         j0 = j1
 
 
@@ -342,22 +406,22 @@ def _triangles(n, start, middle, ends, mark, closed):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def _graph(x, members, values, rows, dates, min_obs, least, k, out, peers, t0, t1):  # type: ignore[no-untyped-def]
+def _graph(x, members, values, rows, min_obs, least, k, out, peers, t0, t1):  # type: ignore[no-untyped-def]
     stocks = x.shape[1]
-    series = np.empty((3, rows + dates - 1, stocks + ROWS), np.float32)
-    terms, floor = np.empty((6, dates, stocks), np.float32), np.empty((dates, stocks), np.float32)
-    inside, whole = np.empty((dates, stocks), np.bool_), np.empty((dates, stocks), np.bool_)
-    best = np.empty((stocks, dates, k), np.uint64)
+    series = np.empty((3, rows + DATES - 1, stocks + ROWS), np.float32)
+    terms, floor = np.empty((6, DATES, stocks), np.float32), np.empty((DATES, stocks), np.float32)
+    inside, whole = np.empty((DATES, stocks), np.bool_), np.empty((DATES, stocks), np.bool_)
+    best = np.empty((stocks, DATES, k), np.uint64)
     column, place = np.empty(stocks, np.int64), np.full(stocks, -1, np.int64)
     start, middle = np.empty(stocks + 1, np.int64), np.empty(stocks, np.int64)
     mark, closed = np.empty(stocks, np.int64), np.empty(stocks, np.int64)
     pointing, ends = np.empty(k * stocks, np.int64), np.empty(2 * k * stocks, np.int64)
-    for first in range(t0, t1, dates):
-        n, plain = _gather(x, members, first, dates, rows, min_obs, column, inside, whole, series, terms)
+    for first in range(t0, t1, DATES):
+        n, plain = _gather(x, members, first, rows, min_obs, column, inside, whole, series, terms)
         for i in range(n):
             place[column[i]] = i
-        _edges(series, n, plain, rows, dates, min_obs, least, column, whole, terms, best, floor)
-        for d in range(min(dates, t1 - first)):
+        _edges(series, n, plain, rows, min_obs, least, column, whole, terms, best, floor)
+        for d in range(min(DATES, t1 - first)):
             _neighbours(n, best[:, d], place, start, middle, ends, pointing, mark)
             _triangles(n, start, middle, ends, mark, closed)
             for i in range(n):
@@ -393,23 +457,23 @@ def correlation_graph(
     x: NDArray[np.generic], members: Mask, values: Sequence[NDArray[np.generic]], *,
     rows: int, min_obs: int, least: float, k: int,
 ) -> CorrelationGraph:  # fmt: skip
-    """Graph of each date over its members: Pearson correlation of x, [T, N], over the last `rows` rows.
+    """Graph of each date over its members: Pearson correlation of x, [T, N], over the last `rows` >= `DATES` rows.
 
     Correlations use the rows both stocks know, at least `min_obs`. Each member with `min_obs` observations of its own
     points to its `k` highest correlations of `least` or more; ties go to the lower column. `values` are [T, N] series
     to average over the peers.
     """
-    if rows < 2 or min_obs < 2 or k < 1 or least <= 0:
-        raise ValueError(f"rows {rows}, min_obs {min_obs}, k {k}, least {least}: a graph needs 2, 2, 1 and above 0")
+    if rows < DATES or min_obs < 2 or k < 1 or least <= 0:
+        needed = f"{DATES}, 2, 1 and above 0"
+        raise ValueError(f"rows {rows}, min_obs {min_obs}, k {k}, least {least}: a graph needs {needed}")
     dense = np.ascontiguousarray(x, np.float64)
     given = np.ascontiguousarray(np.stack([np.asarray(v, np.float64) for v in values]))
     out, peers = np.full((5, *dense.shape), np.nan), np.full(given.shape, np.nan)
     inside = np.ascontiguousarray(members, np.bool_)
-    dates = min(DATES, rows)
-    limits = (rows, dates, np.float32(min_obs), np.float32(least), k)
+    limits = (rows, np.float32(min_obs), np.float32(least), k)
 
     def some_dates(t0: int, t1: int) -> None:
         _graph(dense, inside, given, *limits, out, peers, t0, t1)
 
-    in_threads(some_dates, len(dense), dates, dense.size, shares=len(dense))  # a block is a second's part of work
+    in_threads(some_dates, len(dense), DATES, dense.size, shares=len(dense))  # a block is a second's part of work
     return CorrelationGraph(out[0], out[1], out[2], out[3], out[4], tuple(peers))
