@@ -7,11 +7,12 @@ nobody knows yet must not pass for a company without debt.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from atft_pipeline.features.tables import require_columns
+from atft_pipeline.panel.operators import Array
 from atft_pipeline.verdict import ContractBroken
 
 FIRST: dict[str, tuple[str, ...]] = {
@@ -66,6 +67,8 @@ SUMS: dict[str, tuple[str, ...]] = {
 INVENTORIES = ("Inventories", "Inventories - CA (IFRS)")
 
 LABELS = frozenset(label for labels in (*FIRST.values(), *SUMS.values(), INVENTORIES) for label in labels)
+ROW = {label: row for row, label in enumerate(sorted(LABELS))}
+"""Where a label's numbers stand in the array of what the documents state."""
 BLANK = (None, "", "-", "－")
 """What stands for no number under a label."""
 
@@ -84,9 +87,14 @@ def read_details(details: pl.DataFrame) -> pl.DataFrame:
     missing or an FS is no JSON object.
     """
     require_columns("fin_details", details, ("DiscNo", "FS"))
-    rows = [_items(number, text) for number, text in details.select("DiscNo", "FS").iter_rows()]
-    schema = {"number": pl.String(), **dict.fromkeys(ITEMS, pl.Float64())}
-    return pl.DataFrame(rows, schema=schema, orient="row").unique("number", keep="last", maintain_order=True)
+    stated = _stated(details)
+    items = {name: _first(stated, labels) for name, labels in FIRST.items()}
+    items |= {name: _sum(stated, labels) for name, labels in SUMS.items()}
+    whole = _first(stated, INVENTORIES)
+    items |= {"inventories": np.where(np.isnan(whole), items["components"], whole), "capex": -items["spending"]}
+    columns = [pl.Series(name, items[name], nan_to_null=True) for name in ITEMS]
+    frame = pl.DataFrame([details["DiscNo"].rename("number"), *columns])
+    return frame.unique("number", keep="last", maintain_order=True)
 
 
 def label_hits(details: pl.DataFrame) -> dict[str, float]:
@@ -95,30 +103,54 @@ def label_hits(details: pl.DataFrame) -> dict[str, float]:
     return {name: 1 - found[name].null_count() / max(found.height, 1) for name in ITEMS}
 
 
-def _items(number: str, text: str | None) -> tuple[object, ...]:
+def _stated(details: pl.DataFrame) -> Array:
+    """The numbers under the LABELS, [labels by `ROW`, documents]; null where a document states none."""
+    row: list[int] = []
+    values: list[float] = []
+    labels_of = np.zeros(details.height, np.int64)
+    for document, (number, text) in enumerate(details.select("DiscNo", "FS").iter_rows()):
+        sheet = _sheet(number, text)
+        labels = LABELS.intersection(sheet)  # a statement has many labels that nobody asks for
+        row += [ROW[label] for label in labels]
+        values += [_number(label, sheet[label]) for label in labels]
+        labels_of[document] = len(labels)
+    stated = np.full((len(ROW), details.height), np.nan)
+    stated[row, np.repeat(np.arange(details.height), labels_of)] = values
+    return stated
+
+
+def _sheet(number: str, text: str | None) -> dict[str, object]:
     try:
         sheet = json.loads(text) if text else {}
     except ValueError:
         sheet = None
     if not isinstance(sheet, dict):
         raise ContractBroken(f"fin_details {number}: FS is no JSON object of labels; ingest it again")
-    stated = sorted(LABELS & sheet.keys())  # a statement has many labels that nobody asks for
-    known = {label: _number(label, sheet[label]) for label in stated if sheet[label] not in BLANK}
-    first = {name: next((known[x] for x in labels if x in known), None) for name, labels in FIRST.items()}
-    sums = {name: _sum(known, labels) for name, labels in SUMS.items()}
-    whole = next((known[label] for label in INVENTORIES if label in known), sums["components"])
-    spent = sums["spending"]
-    items = first | sums | {"inventories": whole, "capex": None if spent is None else -spent}
-    return (number, *(items[name] for name in ITEMS))
+    return sheet
 
 
-def _sum(known: Mapping[str, float], labels: tuple[str, ...]) -> float | None:
-    values = [known[label] for label in labels if label in known]
-    return sum(values) if values else None
+def _first(stated: Array, labels: tuple[str, ...]) -> Array:
+    """Of each document the number of the first label that it has, [documents]."""
+    found = stated[ROW[labels[0]]]
+    for label in labels[1:]:
+        found = np.where(np.isnan(found), stated[ROW[label]], found)
+    return found
+
+
+def _sum(stated: Array, labels: tuple[str, ...]) -> Array:
+    """Of each document the sum of the labels that it has, [documents]; null without any."""
+    total, known = np.zeros(stated.shape[1]), np.zeros(stated.shape[1], np.bool_)
+    for label in labels:
+        values = stated[ROW[label]]
+        known |= ~np.isnan(values)
+        total += np.nan_to_num(values)
+    return np.where(known, total, np.nan)
 
 
 def _number(label: str, value: object) -> float:
-    """The value under a label. Raises ContractBroken for other text than a number."""
+    """The value under a label, null for a blank. Raises ContractBroken for other text than a number."""
+    if value in BLANK:
+        return np.nan
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
