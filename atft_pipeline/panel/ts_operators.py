@@ -29,13 +29,16 @@ _SINCE, _CUMPROD, _CUMSUM, _STREAK = 0, 1, 2, 3
 def _recursive_mean(x, out, alpha, min_obs, j0, j1):  # type: ignore[no-untyped-def]
     state, cnt = np.zeros(j1 - j0), np.zeros(j1 - j0)
     for t in range(x.shape[0]):
-        for j in range(j1 - j0):
-            v = x[t, j0 + j]
+        values, means = x[t, j0:j1], out[t, j0:j1]
+        for j in range(j1 - j0):  # everything is read before anything is written: so the loop runs in vectors
+            v, before, n = values[j], state[j], cnt[j]
             ok = v - v == 0.0
-            moved = v if cnt[j] == 0.0 else state[j] + alpha * (v - state[j])
-            state[j] = moved if ok else state[j]
-            cnt[j] += 1.0 if ok else 0.0
-            out[t, j0 + j] = state[j] if ok and cnt[j] >= min_obs else np.nan
+            moved = before + alpha * (v - before)
+            moved = v if n == 0.0 else moved
+            now = moved if ok else before
+            n += 1.0 if ok else 0.0
+            state[j], cnt[j] = now, n
+            means[j] = now if ok and n >= min_obs else np.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -100,20 +100,22 @@ def _merge_moments(ring, a, b, o, mode):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def _merge_pairs(a, b, o):  # type: ignore[no-untyped-def]
     """State: count, origins px and py, sums of x - px and y - py, and of their three products."""
-    for j in range(BLOCK):
-        na, nb = a[j], b[j]
-        both = na > 0.0 and nb > 0.0
-        dx = b[BLOCK + j] - a[BLOCK + j] if both else 0.0
-        dy = b[2 * BLOCK + j] - a[2 * BLOCK + j] if both else 0.0
-        sx, sy = b[3 * BLOCK + j], b[4 * BLOCK + j]
+    for j in range(BLOCK):  # everything is read before anything is written: so the loop runs in vectors
+        na, px, py, ax, ay = a[j], a[BLOCK + j], a[2 * BLOCK + j], a[3 * BLOCK + j], a[4 * BLOCK + j]
+        axx, axy, ayy = a[5 * BLOCK + j], a[6 * BLOCK + j], a[7 * BLOCK + j]
+        nb, qx, qy, sx, sy = b[j], b[BLOCK + j], b[2 * BLOCK + j], b[3 * BLOCK + j], b[4 * BLOCK + j]
+        sxx, sxy, syy = b[5 * BLOCK + j], b[6 * BLOCK + j], b[7 * BLOCK + j]
+        both = (na > 0.0) & (nb > 0.0)
+        dx = qx - px if both else 0.0
+        dy = qy - py if both else 0.0
         o[j] = na + nb
-        o[BLOCK + j] = a[BLOCK + j] if na > 0.0 else b[BLOCK + j]
-        o[2 * BLOCK + j] = a[2 * BLOCK + j] if na > 0.0 else b[2 * BLOCK + j]
-        o[3 * BLOCK + j] = a[3 * BLOCK + j] + (sx + nb * dx)
-        o[4 * BLOCK + j] = a[4 * BLOCK + j] + (sy + nb * dy)
-        o[5 * BLOCK + j] = a[5 * BLOCK + j] + (b[5 * BLOCK + j] + dx * (2.0 * sx + nb * dx))
-        o[6 * BLOCK + j] = a[6 * BLOCK + j] + (b[6 * BLOCK + j] + (dx * sy + dy * sx + nb * (dx * dy)))
-        o[7 * BLOCK + j] = a[7 * BLOCK + j] + (b[7 * BLOCK + j] + dy * (2.0 * sy + nb * dy))
+        o[BLOCK + j] = px if na > 0.0 else qx
+        o[2 * BLOCK + j] = py if na > 0.0 else qy
+        o[3 * BLOCK + j] = ax + (sx + nb * dx)
+        o[4 * BLOCK + j] = ay + (sy + nb * dy)
+        o[5 * BLOCK + j] = axx + (sxx + dx * (2.0 * sx + nb * dx))
+        o[6 * BLOCK + j] = axy + (sxy + (dx * sy + dy * sx + nb * (dx * dy)))
+        o[7 * BLOCK + j] = ayy + (syy + dy * (2.0 * sy + nb * dy))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
