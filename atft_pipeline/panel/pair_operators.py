@@ -254,41 +254,43 @@ def _column(place):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _correlations(products, slope, offset, slopes, offsets, i, w, rho):  # type: ignore[no-untyped-def]
-    """Correlations of stock i with the w of a tile from their products, as if all windows were whole."""
+def _correlations(products, slope, offset, floor, slopes, offsets, floors, i, w, rho, above):  # type: ignore[no-untyped-def]
+    """Correlations of stock i with the w of a tile from their products, as if all windows were whole; and by how much
+    each is `above` the lower of the two floors, on the date when it is most."""
+    above[:] = -ONE
     for d in range(0, DATES, 4):
         a0, a1, a2, a3 = slope[d, i], slope[d + 1, i], slope[d + 2, i], slope[d + 3, i]
         b0, b1, b2, b3 = offset[d, i], offset[d + 1, i], offset[d + 2, i], offset[d + 3, i]
+        m0, m1, m2, m3 = floor[d, i], floor[d + 1, i], floor[d + 2, i], floor[d + 3, i]
         first = d * LANES
-        x, s, o, found = products[first:], slopes[first:], offsets[first:], rho[first:]
+        x, s, o, enter, found = products[first:], slopes[first:], offsets[first:], floors[first:], rho[first:]
         for j in range(w):
             r0 = x[j] * (a0 * s[j]) - b0 * o[j]
             r1 = x[LANES + j] * (a1 * s[LANES + j]) - b1 * o[LANES + j]
             r2 = x[2 * LANES + j] * (a2 * s[2 * LANES + j]) - b2 * o[2 * LANES + j]
             r3 = x[3 * LANES + j] * (a3 * s[3 * LANES + j]) - b3 * o[3 * LANES + j]
+            e0, e1, e2, e3 = enter[j], enter[LANES + j], enter[2 * LANES + j], enter[3 * LANES + j]
+            most = above[j]
+            x0 = r0 - (e0 if e0 < m0 else m0)
+            x1 = r1 - (e1 if e1 < m1 else m1)
+            x2 = r2 - (e2 if e2 < m2 else m2)
+            x3 = r3 - (e3 if e3 < m3 else m3)
+            x0, x2 = (x0 if x0 > x1 else x1), (x2 if x2 > x3 else x3)
+            x0 = x0 if x0 > x2 else x2
+            above[j] = x0 if x0 > most else most
             found[j], found[LANES + j], found[2 * LANES + j], found[3 * LANES + j] = r0, r1, r2, r3
 
 
 @njit(cache=True, nogil=True)
 def _reach(rho, floor, floors, i, w, above):  # type: ignore[no-untyped-def]
-    """By how much each pair of stock i is above the lower of the two floors, on the date when it is most."""
+    """As the second part of `_correlations`, for those on common days."""
     above[:] = -ONE
-    for d in range(0, DATES, 4):
-        m0, m1, m2, m3 = floor[d, i], floor[d + 1, i], floor[d + 2, i], floor[d + 3, i]
-        first = d * LANES
-        found, enter = rho[first:], floors[first:]
+    for d in range(DATES):
+        mine, found, enter = floor[d, i], rho[d * LANES :], floors[d * LANES :]
         for j in range(w):
-            x0, e0 = found[j], enter[j]
-            x1, e1 = found[LANES + j], enter[LANES + j]
-            x2, e2 = found[2 * LANES + j], enter[2 * LANES + j]
-            x3, e3 = found[3 * LANES + j], enter[3 * LANES + j]
-            x0 -= e0 if e0 < m0 else m0
-            x1 -= e1 if e1 < m1 else m1
-            x2 -= e2 if e2 < m2 else m2
-            x3 -= e3 if e3 < m3 else m3
-            x0, x2 = (x0 if x0 > x1 else x1), (x2 if x2 > x3 else x3)
-            x0, most = (x0 if x0 > x2 else x2), above[j]
-            above[j] = x0 if x0 > most else most
+            e, most = enter[j], above[j]
+            more = found[j] - (e if e < mine else mine)
+            above[j] = more if more > most else most
 
 
 @njit(cache=True, nogil=True)
@@ -328,11 +330,11 @@ def _edges(series, n, plain, rows, min_obs, least, column, whole, terms, best, f
                 _dots(series[LEFT[s]], tile[RIGHT[s]], i0, w, rows, sums[s], newer)
             for m in range(min(ROWS, j1 - i0)):
                 i = i0 + m
-                _correlations(sums[0, m], slope, offset, slopes, offsets, i, w, rho)
+                _correlations(sums[0, m], slope, offset, floor, slopes, offsets, floors, i, w, rho, above)
                 if last > 1:
                     for d in range(DATES):
                         _on_common_days(sums, m, d, i, j0, w, whole, terms, min_obs, rho[d * LANES :])
-                _reach(rho, floor, floors, i, w, above)
+                    _reach(rho, floor, floors, i, w, above)
                 for j in range(w):
                     if above[j] >= ZERO and j0 + j > i:  # on some date; one pair in a hundred
                         for d in range(DATES):
@@ -349,43 +351,43 @@ def _edges(series, n, plain, rows, min_obs, least, column, whole, terms, best, f
 
 
 @njit(cache=True, nogil=True)
-def _neighbours(n, best, place, start, middle, ends, pointing, mark):  # type: ignore[no-untyped-def]
+def _neighbours(n, best, place, peer, start, middle, ends, pointing, mark):  # type: ignore[no-untyped-def]
     """Undirected adjacency in rows: neighbours of i are ends[start[i]:start[i + 1]], each once, those above i up to
-    middle[i]. `pointing` is room for as many edges as there are, `mark` for a number per stock."""
+    middle[i]. `peer` [n, k] is room for whom the out-edges reach, `pointing` for as many edges as there are, `mark` for
+    a number per stock."""
     k = best.shape[1]
     first = np.zeros(n + 1, np.int64)
     for i in range(n):
         for e in range(k):
-            if best[i, e] > 0:
-                first[place[_column(best[i, e])] + 1] += 1
+            j = place[_column(best[i, e])] if best[i, e] > 0 else i
+            peer[i, e] = j
+            first[j + 1] += 1
     first = np.cumsum(first)
     fill = first[:n].copy()
     for i in range(n):
         for e in range(k):
-            if best[i, e] > 0:
-                j = place[_column(best[i, e])]
-                pointing[fill[j]] = i
-                fill[j] += 1
+            j = peer[i, e]
+            pointing[fill[j]] = i
+            fill[j] += 1
     mark[:n] = -1
     at = 0
-    for i in range(n):
+    for i in range(n):  # every candidate is written and then kept or not: nobody can foresee which
         start[i] = at
         for e in range(k):
-            if best[i, e] > 0:
-                mark[place[_column(best[i, e])]] = i
-        for part in range(2):
-            for e in range(k):
-                j = place[_column(best[i, e])] if best[i, e] > 0 else i
-                if j != i and (j > i) == (part == 0):
-                    ends[at] = j
-                    at += 1
-            for e in range(first[i], first[i + 1]):
-                j = pointing[e]
-                if mark[j] != i and (j > i) == (part == 0):
-                    ends[at] = j
-                    at += 1
-            if part == 0:
-                middle[i] = at
+            mark[peer[i, e]] = i
+        for e in range(k):
+            ends[at] = peer[i, e]
+            at += 1 if peer[i, e] > i else 0
+        for e in range(first[i], first[i + 1]):
+            ends[at] = pointing[e]
+            at += 1 if (pointing[e] > i) & (mark[pointing[e]] != i) else 0
+        middle[i] = at
+        for e in range(k):
+            ends[at] = peer[i, e]
+            at += 1 if peer[i, e] < i else 0
+        for e in range(first[i], first[i + 1]):
+            ends[at] = pointing[e]
+            at += 1 if (pointing[e] < i) & (mark[pointing[e]] != i) else 0
     start[n] = at
 
 
@@ -398,11 +400,13 @@ def _triangles(n, start, middle, ends, mark, closed):  # type: ignore[no-untyped
             mark[ends[e]] = i
         for e in range(start[i], middle[i]):
             j = ends[e]
+            found = 0
             for f in range(start[j], middle[j]):
-                if mark[ends[f]] == i:
-                    closed[i] += 1
-                    closed[j] += 1
-                    closed[ends[f]] += 1
+                closes = 1 if mark[ends[f]] == i else 0
+                closed[ends[f]] += closes
+                found += closes
+            closed[i] += found
+            closed[j] += found
 
 
 @njit(cache=True, nogil=True)
@@ -414,15 +418,16 @@ def _graph(x, members, values, rows, min_obs, least, k, out, peers, t0, t1):  # 
     best = np.empty((stocks, DATES, k), np.uint64)
     column, place = np.empty(stocks, np.int64), np.full(stocks, -1, np.int64)
     start, middle = np.empty(stocks + 1, np.int64), np.empty(stocks, np.int64)
-    mark, closed = np.empty(stocks, np.int64), np.empty(stocks, np.int64)
-    pointing, ends = np.empty(k * stocks, np.int64), np.empty(2 * k * stocks, np.int64)
+    mark, closed = np.empty(stocks, np.int32), np.empty(stocks, np.int32)
+    peer, pointing = np.empty((stocks, k), np.int32), np.empty(k * stocks, np.int32)
+    ends = np.empty(2 * k * stocks + 1, np.int32)
     for first in range(t0, t1, DATES):
         n, plain = _gather(x, members, first, rows, min_obs, column, inside, whole, series, terms)
         for i in range(n):
             place[column[i]] = i
         _edges(series, n, plain, rows, min_obs, least, column, whole, terms, best, floor)
         for d in range(min(DATES, t1 - first)):
-            _neighbours(n, best[:, d], place, start, middle, ends, pointing, mark)
+            _neighbours(n, best[:, d], place, peer, start, middle, ends, pointing, mark)
             _triangles(n, start, middle, ends, mark, closed)
             for i in range(n):
                 if inside[d, i]:
