@@ -7,6 +7,7 @@ nobody knows yet must not pass for a company without debt.
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import polars as pl
@@ -152,6 +153,9 @@ def _number(label: str, value: object) -> float:
     if value in BLANK:
         return np.nan
     try:
-        return float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise ContractBroken(f"fin_details: {label} is {value!r}, not a number; check the table") from None
+        number = np.nan
+    if not math.isfinite(number):
+        raise ContractBroken(f"fin_details: {label} is {value!r}, not a number; check the table")
+    return number

@@ -57,7 +57,8 @@ def read_documents(fin_summary: pl.DataFrame, available: Sequence[object] | NDAr
     """
     require_columns("fin_summary", fin_summary, FIELDS)
     ordered = (
-        fin_summary.select(FIELDS).with_columns(available=pl.Series(available, dtype=pl.Date))
+        fin_summary.select(FIELDS)
+        .with_columns(available=pl.Series(available, dtype=pl.Date))
         .filter(pl.col("available").is_not_null())
         .with_columns(DiscTime=pl.col("DiscTime").replace("", None))
         .sort("Code", "available", "DiscDate", "DiscTime", "DiscNo", nulls_last=True)

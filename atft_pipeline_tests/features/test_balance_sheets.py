@@ -135,7 +135,10 @@ def test_labels_of_both_standards_and_older_years_mean_the_same() -> None:
     assert label_hits(typed("fin_details", rows))["debt"] == 1.0
 
 
-@pytest.mark.parametrize(("text", "said"), [("[1]", "no JSON object"), ('{"Assets": "n/a"}', "not a number")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1]", "no JSON object"), ('{"Assets": "n/a"}', "not a number"), ('{"Assets": "nan"}', "not a number")],
+)
 def test_a_statement_that_cannot_be_read_stops_the_build(text: str, said: str) -> None:
     with pytest.raises(ContractBroken, match=said):
         read_details(typed("fin_details", [{"DiscNo": "1", "FS": text}]))
