@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def highway(self) -> Path:
-        """What the highway's start found: terms, pairs, penalties."""
+        """What the highway's start found: terms, products, penalties."""
         return self.path / "highway.json"
 
     @property
