@@ -16,7 +16,7 @@ from atft_pipeline.evaluation import metrics
 from atft_pipeline.training import highway_start
 from atft_pipeline.training.batches import Days
 from atft_pipeline.training.config import TrainingConfig
-from atft_pipeline.training.elastic_net import FOLDS, L2, elastic_net
+from atft_pipeline.training.elastic_net import FOLDS
 from atft_pipeline.training.engine import Trainer
 from atft_pipeline.training.highway_start import fold_numbers
 from atft_pipeline.training.monitor import Heartbeat
@@ -41,24 +41,6 @@ def started(folder: Path, panel: Path) -> tuple[Trainer, dict[str, Any]]:
 def strongest(record: dict[str, Any], count: int) -> set[str]:
     """The terms with the largest weights at the 1-day horizon."""
     return {name for name, _ in sorted(record["terms"], key=lambda term: -abs(term[1][0]))[:count]}
-
-
-def test_the_weights_satisfy_the_conditions_of_the_elastic_nets_minimum() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 30)) @ (np.eye(30) + 0.3 * rng.normal(size=(30, 30)))
-    x /= x.std(axis=0)
-    y = rng.normal(size=(400, 2)) + x[:, :2]
-    gram, cross = x.T @ x / 400, x.T @ y / 400
-    penalty = np.array([0.1, 0.3]) * np.abs(cross).max(axis=0)
-    size = float(np.linalg.eigvalsh(gram)[-1]) + L2
-    b = elastic_net(gram, cross, penalty, np.zeros_like(cross), size)
-    slope = cross - gram @ b - L2 * b
-    for h in range(2):
-        zero = b[:, h] == 0
-        assert zero.any()
-        assert not zero.all()
-        assert (np.abs(slope[zero, h]) <= penalty[h] * 1.001).all()
-        np.testing.assert_allclose(slope[~zero, h], penalty[h] * np.sign(b[~zero, h]), atol=1e-3 * penalty[h])
 
 
 def test_no_fold_judges_a_date_whose_label_another_fold_has_seen() -> None:
