@@ -105,13 +105,15 @@ class Scorer:
 
 
 def _model(result: dict[str, object], run: Path) -> ATFTGATFAN:
-    """The stored weights in a model of this code. Raises `TrainingFault` when the code has another set of weights."""
-    model = ATFTGATFAN(ModelConfig(**result["model_config"]))  # type: ignore[arg-type]
+    """The stored weights in a model of this code. Raises `TrainingFault` when the code has other sizes or weights."""
     try:
+        model = ATFTGATFAN(ModelConfig(**result["model_config"]))  # type: ignore[arg-type]
         model.load_state_dict(result["model"])  # type: ignore[arg-type]
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:
         text = " ".join(str(error).split())[:300]
-        raise TrainingFault(f"the weights of run {run.name} are of another version of the model ({text})") from error
+        raise TrainingFault(
+            f"the weights of run {run.name} are of another version of the model; train again ({text})"
+        ) from error
     model.set_switches(adaptive_norm=bool(result["adaptive_norm"]), graph=bool(result["graph"]))
     return model
 

@@ -33,7 +33,9 @@ from atft_pipeline.evaluation.scoring_kit import kit_path, pack_kit, read_kit
 from atft_pipeline.lake.store import read_array, read_json, read_table, write_json
 from atft_pipeline.lake.verify import verify_lake
 from atft_pipeline.settings import HORIZONS, Thresholds
+from atft_pipeline.training import checkpoint
 from atft_pipeline.training import rescoring as scorer
+from atft_pipeline.training.faults import TrainingFault
 from atft_pipeline.training.graph import GraphRules
 from atft_pipeline.training.supervisor import run_training
 from atft_pipeline.verdict import ContractBroken, Verdict
@@ -338,3 +340,16 @@ def test_the_own_panel_needs_no_second_scoring(place: Place, monkeypatch: pytest
     data = load_run(place.lake, run_id)
     mine = data.scores[-1, np.isin(data.codes, day["code"].to_numpy()), 0]
     np.testing.assert_array_equal(day["score"].to_numpy(), mine)
+
+
+@pytest.mark.parametrize("kind", ["setting", "weight"])
+def test_a_champion_of_another_version_of_the_model_is_refused_with_the_remedy(place: Place, kind: str) -> None:
+    run = place.lake / "runs" / place.champion
+    stored = checkpoint.load(run / "ckpt" / "final.pt")
+    if kind == "setting":
+        stored["model_config"]["pairs_of_old"] = 32
+    else:
+        stored["model"]["highway.weight"] = stored["model"]["highway.weight"][:, :-1]
+    checkpoint.save(run / "ckpt" / "final.pt", stored)
+    with pytest.raises(TrainingFault, match=f"{place.champion} are of another version of the model; train again"):
+        scorer._model(checkpoint.load(run / "ckpt" / "final.pt"), run)
