@@ -30,21 +30,22 @@ class Validator:
         self.dates = panel.part("valid")
 
     def rank_ic(self, scores: NDArray[np.float32]) -> float:
-        """The monitored figure alone: horizon-weighted, all dates."""
-        config = self.config
-        series = monitored_series(scores, self.panel, self.dates, config.delay, config.min_cross_section)
-        return float(summarise_series(series, max(self.panel.horizons) - 1)["mean"])
+        """The figure that early stopping and checkpoints go by: horizon-weighted, all dates."""
+        return float(self._monitored(scores)["mean"])
 
     def measure(
         self, scores: NDArray[np.float32], quantiles: NDArray[np.float32], loss: LossFunction
     ) -> dict[str, Any]:
         """`rank_ic` (horizon-weighted, all dates), its `rank_ic_se`, and every metric under `val`."""
-        config = self.config
-        series = monitored_series(scores, self.panel, self.dates, config.delay, config.min_cross_section)
-        monitored = summarise_series(series, max(self.panel.horizons) - 1)
-        val = evaluate(scores, self.panel, self.dates, config.delay, config)
+        monitored = self._monitored(scores)
+        val = evaluate(scores, self.panel, self.dates, self.config.delay, self.config)
         val["loss"] = self._loss(scores, quantiles, loss)
         return {"rank_ic": monitored["mean"], "rank_ic_se": monitored["se"], "val": val}
+
+    def _monitored(self, scores: NDArray[np.float32]) -> dict[str, Any]:
+        config = self.config
+        series = monitored_series(scores, self.panel, self.dates, config.delay, config.min_cross_section)
+        return summarise_series(series, max(self.panel.horizons) - 1)
 
     def guard(self, scores: NDArray[np.float32], rank_ic: float, progress: Progress) -> None:
         """Count collapsed validations. Raises `TrainingFault` on the second in a row, or on an undefined RankIC."""

@@ -75,6 +75,28 @@ def test_products_without_an_effect_of_either_factor_are_found(tmp_path: Path) -
     assert sorted(leading) == [[f"feature_{i}"] * 2 for i in (5, 6, 7)]
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_the_same_for_all_stocks_of_a_date_is_no_part_of_a_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
+    """Labels follow feature 5 x (feature 7 + a regime in feature 3); without the mask the regime is found as well."""
+    if not masked:
+        monkeypatch.setattr(highway_start, "LEAST_SPREAD", -1.0)
+    trainer, _ = started(tmp_path / "runs", write_tiny_panel(tmp_path / "panel", dates=400, stocks=60))
+    rng = np.random.default_rng(3)
+    x = trainer.source._x = trainer.source._x.clone()
+    x[:, :, 3] = torch.from_numpy(rng.choice([-1.0, 1.0], size=(len(x), 1)))
+    span = slice(trainer.targets.dates.start, trainer.targets.dates.stop)
+    planted = 0.3 * x[span, :, 5].float() * (x[span, :, 7].float() + x[span, :, 3].float())
+    known = trainer.targets.mask
+    labels = planted.numpy() + rng.normal(size=planted.shape)
+    trainer.targets.standardised[:] = np.where(known, labels[:, :, None], 0)
+    trainer._start_highway(trainer.phases[0])
+    products = json.loads(trainer.folder.highway.read_text())["own"]["products"]
+    assert any("feature_5" in product and "feature_7" in product for product in products)
+    assert any("feature_3" in product for product in products) is not masked
+
+
 def test_in_noise_next_to_nothing_is_found(tmp_path: Path) -> None:
     panel = write_tiny_panel(tmp_path / "panel", dates=400, stocks=60)
     trainer, record = started(tmp_path / "runs", panel)
